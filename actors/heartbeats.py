@@ -41,5 +41,7 @@ class HeartbeatsWatch:
         ]
         if changed is None:
             self._tell(HeartbeatsChanged(mine, whole=True))
-        elif mine:
-            self._tell(HeartbeatsChanged(mine))
+        elif changed:
+            # One that was given another service may have been ours.
+            others = {each.id for each in changed} - {each.id for each in mine}
+            self._tell(HeartbeatsChanged(mine, elsewhere=sorted(others)))

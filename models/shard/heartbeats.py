@@ -78,10 +78,12 @@ class Pulse(msgspec.Struct, array_like=True):
 
 
 class HeartbeatsWatched(Event, frozen=True):
-    """The shard hears of these heartbeats of its services, each with the labels of its alert. `whole`: there are no others."""
+    """The shard hears of these heartbeats of its services, each with the labels of its alert. `whole`: there are no others. `gone`:
+    by id, those that are another shard's by now."""
 
     heartbeats: list[tuple[Heartbeat, dict[str, str]]]
     whole: bool = False
+    gone: list[str] = []
 
 
 class BeatsHeard(Event, frozen=True):
@@ -91,10 +93,12 @@ class BeatsHeard(Event, frozen=True):
 
 
 class HeartbeatsChanged(Message, frozen=True):
-    """What the control partition says of the heartbeats of a shard's services: those that changed, or with `whole` all."""
+    """What the control partition says of the heartbeats of a shard's services: those that changed, or with `whole` all. `elsewhere`:
+    by id, what changed and is of other shards' services; it may have been of ours."""
 
     heartbeats: list[Heartbeat]
     whole: bool = False
+    elsewhere: list[str] = []
 
 
 class Beats(Message, frozen=True):
@@ -147,7 +151,8 @@ class HeartbeatsOfShard(Component):
             for its, new in said.items()
             if (pulse := self.pulses.get(its)) is None or (pulse.heartbeat, pulse.labels) != new
         ]
-        gone = [each for each in self.pulses if each not in said] if message.whole else []
+        candidates = self.pulses if message.whole else message.elsewhere
+        gone = [its for its in candidates if its in self.pulses and its not in said]
         over = [
             number
             for its in [*changed, *gone]
@@ -157,7 +162,7 @@ class HeartbeatsOfShard(Component):
         ]
         if changed or gone:
             wanted = said.values() if message.whole else [said[its] for its in changed]
-            self.shard.do(HeartbeatsWatched([*wanted], message.whole), now)
+            self.shard.do(HeartbeatsWatched([*wanted], message.whole, [] if message.whole else gone), now)
         for number in over:
             self.shard.report(SeriesOver(number), now)
         for its in changed:
@@ -268,7 +273,9 @@ class HeartbeatsOfShard(Component):
     # -- live and in replay --------------------------------------------------------------------------------
 
     def _fold_watched(self, event: HeartbeatsWatched, now: float) -> None:
-        after = {} if event.whole else dict(self.pulses)
+        after = (
+            {} if event.whole else {its: each for its, each in self.pulses.items() if its not in event.gone}
+        )
         for heartbeat, labels in event.heartbeats:
             before = self.pulses.get(heartbeat.id)
             if before is not None and (before.heartbeat, before.labels) == (heartbeat, labels):

@@ -41,6 +41,8 @@ SLOW_S = 15.0
 STREAM_BYTES = 16
 #: What an agent is told that sends again.
 RETRY_MS = 1000
+#: Of a configuration, as an agent may claim to have it: the next ones are above it, and must fit into the protocol.
+VERSION_MAX = 2**53
 NEWER = "a newer stream of this agent is open"
 
 
@@ -125,7 +127,7 @@ class AgentStream:
             detail,
             words.services_of(health),
             words.can_do_of(health),
-            max(0, health.config_version),
+            min(max(0, health.config_version), VERSION_MAX),
             health.request_id[:100],
         )
         try:

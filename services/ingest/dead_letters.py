@@ -122,6 +122,9 @@ class DeadLetterBox:
                 except IncidentManagerError as error:
                     self._lose(batch, error)
                     return
+                except Exception:  # noqa: BLE001 - told of the letter that it is about
+                    await self._one_by_one(batch)
+                    return
                 else:
                     return
                 await asyncio.sleep(wait_s)
@@ -133,6 +136,17 @@ class DeadLetterBox:
             raise
         finally:
             self._bytes -= size
+
+    async def _one_by_one(self, batch: Sequence[DeadLetter]) -> None:
+        """One that its store can't take costs none of the others, and not those to come: queues wait for them."""
+        for letter in batch:
+            try:
+                await self._store.add([letter])
+            except IncidentManagerError as error:
+                self._lose([letter], error)
+            except Exception:
+                self._meter.count("llm_im_dead_letters_lost_total", 1, door=letter.door)
+                log.exception("bug: a dead letter can't be stored", door=letter.door)
 
     def _lose(self, batch: Sequence[DeadLetter], error: IncidentManagerError) -> None:
         self._meter.count("llm_im_dead_letters_lost_total", len(batch), door=batch[0].door)

@@ -177,27 +177,27 @@ class NatsPeer(Peer):
     def broker(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    async def _client(self) -> Any:
+    async def client(self) -> Any:
         import nats
 
         return await nats.connect(f"nats://{self.broker}", **self._who)
 
     async def create(self, topic: str) -> None:
-        client = await self._client()
+        client = await self.client()
         await client.jetstream().add_stream(name=topic.replace(".", "-"), subjects=[topic])
         await client.close()
 
     async def publish(
         self, topic: str, bodies: Sequence[bytes], headers: Mapping[str, str] | None = None, key: str = "one"
     ) -> None:
-        client = await self._client()
+        client = await self.client()
         stream = client.jetstream()
         for body in bodies:
             await stream.publish(topic, body, headers=dict(headers) if headers else None)
         await client.close()
 
     async def left(self, topic: str) -> int:
-        client = await self._client()
+        client = await self.client()
         try:
             info = await client.jetstream().consumer_info(topic.replace(".", "-"), group_of(topic))
         finally:
@@ -205,7 +205,7 @@ class NatsPeer(Peer):
         return int(info.num_pending) + int(info.num_ack_pending)
 
     async def read(self, topic: str) -> list[Found]:
-        client = await self._client()
+        client = await self.client()
         try:
             stream, name = client.jetstream(), topic.replace(".", "-")
             last = (await stream.stream_info(name)).state.last_seq
@@ -389,6 +389,27 @@ class KafkaPeer(Peer):
             )
             producer.poll(0)
         assert producer.flush(20) == 0
+
+    def publish_raw_header(self, topic: str, body: bytes, name: bytes) -> None:
+        """With a header whose name is any bytes, which the Python client does not send: by librdkafka itself."""
+        import ctypes
+
+        import confluent_kafka
+
+        [place] = (Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs").glob("librdkafka*")
+        library, error = ctypes.CDLL(str(place)), ctypes.create_string_buffer(512)
+        for each in ("conf_new", "new", "headers_new"):
+            getattr(library, f"rd_kafka_{each}").restype = ctypes.c_void_p
+        settings = ctypes.c_void_p(library.rd_kafka_conf_new())
+        library.rd_kafka_conf_set(settings, b"bootstrap.servers", self.brokers.encode(), error, 512)
+        producer = ctypes.c_void_p(library.rd_kafka_new(0, settings, error, 512))
+        headers = ctypes.c_void_p(library.rd_kafka_headers_new(ctypes.c_size_t(1)))
+        library.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"x", ctypes.c_ssize_t(1))
+        # Pairs of a kind and its value: topic, value, headers, end.
+        said = (1, topic.encode(), 4, body, ctypes.c_size_t(len(body)), 10, headers, 0)
+        assert library.rd_kafka_producev(producer, *said) == 0
+        assert library.rd_kafka_flush(producer, 20_000) == 0
+        library.rd_kafka_destroy(producer)
 
     async def left(self, topic: str) -> int:
         return await asyncio.to_thread(self._left, topic)

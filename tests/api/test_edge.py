@@ -559,6 +559,18 @@ async def test_a_configuration_is_sent_until_the_agent_has_it(ours: System) -> N
     assert {(each.version, each.values["log_level"]) for each in agent.configs} == {(1, "debug")}
 
 
+async def test_an_agent_that_claims_the_last_version_there_is_still_gets_its_configuration(
+    ours: System,
+) -> None:
+    async with connected(ours, "boastful", config_version=2**63 - 1) as agent:
+        await seen(ours, "boastful", lambda found: found["config_version"] > 0)
+        answer = await send(
+            ours, "POST", "/v1/edge/agents/boastful/config", {"values": {"log_level": "debug"}}
+        )
+        assert answer.status == 200, answer
+        await eventually(lambda: len(agent.configs) == 1)
+
+
 async def test_a_health_check_is_answered(ours: System) -> None:
     async with connected(ours, "checked") as agent:
         await seen(ours, "checked", lambda found: found["connected"])

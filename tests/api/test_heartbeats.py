@@ -204,6 +204,24 @@ async def test_deleting_it_resolves_its_incident() -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_the_shard_of_its_former_service_misses_it_no_more() -> None:
+    async with system() as ours:
+        await make(ours, "job", interval="20s", grace="0s")
+        await send(ours, "POST", f"{PATH}/job/fail")
+        identity = (await shown(ours, "job"))["incident_id"]
+
+        await make(ours, "job", interval="1h", service=SECOND_SHARD_SERVICE)
+        await beat(ours, "job")
+
+        async with asyncio.timeout(PATIENCE_S):
+            while (await ours.get(f"/v1/incidents/{identity}")).json["state"] != "Resolved":
+                await asyncio.sleep(0.02)
+        for _look in range(10):
+            ours.clock.heard_s += 4.0
+            await asyncio.sleep(0.1)
+        assert [each["state"] for each in (await ours.get("/v1/incidents")).items] == ["Resolved"]
+
+
 async def test_nothing_is_missed_because_we_were_away() -> None:
     stores = MemoryStores()
     async with system(stores) as before:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from models.errors import Unavailable
+from models.errors import Conflict, Unavailable
 from services.ingest.sources.alertmanager import AlertmanagerPolls
 from services.ingest.sources.fetching import Fetchers
 from tests.api.conftest import ALERTMANAGER
@@ -243,6 +243,8 @@ async def test_an_answer_that_is_no_whole_list_resolves_nothing() -> None:
         peer.status = 200
         peer.has()
         await fetcher.fetch()
+        assert await ours.names() == {"Down"}, "what could not be read counts as no list that lacks it"
+        await fetcher.fetch()
         assert await ours.names() == set()
         await fetcher.close()
         assert peer.authorization == "Bearer s3cret-token"
@@ -253,6 +255,7 @@ async def test_one_empty_list_between_full_ones_resolves_nothing() -> None:
     peer.has("Down", "Slow")
     async with system() as ours, serving(peer.handle) as place:
         [fetcher] = polls(ours, f"http://{place}", settle=0).fetchers
+        await fetcher.lease.take()
         for names in (("Down", "Slow"), (), ("Down", "Slow"), ("Slow",), ("Slow", "Down"), ()):
             peer.has(*names)
             await fetcher.fetch()
@@ -331,3 +334,29 @@ async def test_two_collectors_never_poll_at_once_and_the_second_goes_on_where_th
             await until(lambda: not waiting.elsewhere and peer.asked, lambda: waiting.elsewhere)
 
             assert await ours.names() == {"Down"}
+
+
+async def test_an_error_page_that_shows_the_request_is_told_without_the_password() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=403, text=f"forbidden: {request.headers['Authorization']}")
+
+    async with system() as ours, serving(handle) as place:
+        source = polls(ours, f"http://{place}", username="ada", password="s3cr3t")
+        async with running(source):
+            await until(lambda: "forbidden" in source.why_away)
+            assert source.why_away.endswith("forbidden: Basic ***")
+
+
+async def test_what_was_read_under_a_lease_that_ran_out_is_not_stored() -> None:
+    """The process stood still between reading the list and storing it, and another one polls by now."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        ours.clock.ahead_s += 31.0
+        return web.json_response([labelled("Over")])
+
+    async with system() as ours, serving(handle) as place:
+        [fetcher] = polls(ours, f"http://{place}").fetchers
+        await fetcher.lease.take()
+        with pytest.raises(Conflict):
+            await fetcher.fetch()
+        assert await ours.alerts() == []

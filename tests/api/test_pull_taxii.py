@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from models.control.polls import Polls
 from models.errors import Unavailable
-from services.ingest.sources.taxii import TaxiiPoll, TaxiiPolls
+from services.ingest.sources.taxii import EMPTY_MAX, TaxiiPoll, TaxiiPolls
 from tests.api.gateway_in_process import System, system
 from tests.peers.collecting import fires, needs_of, running, until
 from tests.peers.taxii import PASSWORD, USER, indicator, medallion
@@ -145,6 +146,29 @@ async def test_a_server_that_never_says_where_is_left_and_what_it_gave_is_kept()
             await fetcher.fetch()
 
         assert titles(await ours.alerts()) == ["one"]
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_a_next_that_never_ends_is_left(is_empty: bool) -> None:
+    asked = 0
+
+    async def handle(_request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        said = (
+            {"objects": [], "next": str(asked)}
+            if is_empty
+            else {"objects": [indicator(1, "one")], "next": "n"}
+        )
+        headers = {"X-TAXII-Date-Added-First": at(1), "X-TAXII-Date-Added-Last": at(1)}
+        return web.json_response({"more": True, **said}, headers=headers)
+
+    async with system() as ours, serving(handle) as place:
+        fetcher = await taken(polls(ours, f"http://{place}/collections/1"))
+        async with asyncio.timeout(10.0):
+            with pytest.raises(Unavailable, match="again and again"):
+                await fetcher.fetch()
+        assert asked == (EMPTY_MAX + 1 if is_empty else 2)
 
 
 async def test_what_cannot_be_read_in_a_page_is_a_dead_letter_and_the_rest_of_it_is_taken() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from actors.shard import IncidentShard
 from models.metrics import decode
@@ -24,7 +25,7 @@ from services.ingest.sources.queue import QueueSource
 from services.wiring import helpers
 from services.wiring.collector import Collector
 from tests.api.gateway_in_process import System, alert, system
-from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer
+from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer, group_of
 
 pytestmark = pytest.mark.timeout(180)
 WAIT_S = 45.0
@@ -289,6 +290,39 @@ async def test_nats_that_wants_a_user_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_nats_gives_late_what_another_reader_held_and_it_is_stored_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A durable consumer that somebody made with an acknowledgement time of its own, and a message that is back later than newer ones."""
+    monkeypatch.setattr(nats, "ACK_WAIT_S", 0.2)
+    peer, topic = NatsPeer(tmp_path), "incidents.ingest"
+    peer.start()
+    try:
+        await peer.create(topic)
+        client = await peer.client()
+        consumer = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=4.0)
+        reader = await client.jetstream().pull_subscribe(
+            topic, group_of(topic), topic.replace(".", "-"), consumer
+        )
+        await peer.publish(topic, [body(alert("Held"))])
+        assert len(await reader.fetch(1)) == 1
+        async with system(messaging=peer.settings(topic)) as ours:
+            await until(lambda: _is(source_of(ours).why_away == ""), "it is read")
+            await peer.publish(topic, [body(alert("Newer"))])
+            await until(is_empty(peer, topic), "all acknowledged")
+            assert await ours.names() == {"Held", "Newer"}
+        await client.jetstream().pull_subscribe(
+            topic, "careless", topic.replace(".", "-"), ConsumerConfig(ack_policy=AckPolicy.NONE)
+        )
+        careless = {**peer.settings(topic), "consumer_group": "careless"}
+        async with system(messaging=careless) as ours:
+            await until(lambda: _is("explicit acknowledgements" in source_of(ours).why_away), "it is refused")
+        await client.close()
+    finally:
+        peer.stop()
+
+
+@pytest.mark.asyncio
 async def test_a_nats_stream_with_nothing_new_is_no_reason_to_connect_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +389,34 @@ async def test_members_of_a_kafka_group_share_its_partitions(
             await until(is_empty(peer, topic), "all acknowledged")
             once = decided(ours)
             assert once["OPENED"] + once["JOINED"] == len(names) and not once["REPEATED"], once
+    finally:
+        peer.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_header_of_the_senders_own_hides_no_message(peer: Peer) -> None:
+    topic = peer.topic()
+    await peer.create(topic)
+    async with system(messaging=peer.settings(topic)) as ours:
+        for status in ("firing", "404", "409"):
+            await peer.publish(topic, [body(alert(f"Down{status}"))], headers={"Status": status})
+        await peer.publish(topic, [body(alert("Next"))])
+        await until(are_there(ours, {"Downfiring", "Down404", "Down409", "Next"}), "all alerts")
+        await until(is_empty(peer, topic), "all acknowledged")
+
+
+@pytest.mark.asyncio
+async def test_a_kafka_header_whose_name_is_no_text_holds_nobody_up(tmp_path: Path) -> None:
+    peer = KafkaPeer(tmp_path)
+    peer.start()
+    topic = peer.topic()
+    try:
+        await peer.create(topic)
+        async with system(messaging=peer.settings(topic)) as ours:
+            await asyncio.to_thread(peer.publish_raw_header, topic, body(alert("Odd")), b"caf\xe9")
+            await peer.publish(topic, [body(alert("Next"))])
+            await until(are_there(ours, {"Odd", "Next"}), "all alerts")
+            await until(is_empty(peer, topic), "all acknowledged")
     finally:
         peer.stop()
 

@@ -34,9 +34,9 @@ class EdgeActionBody:
 
     id: Annotated[str, Field(description="What the agent knows it by.")]
     type: Annotated[str, Field(description="`restart`, `rollback`, `scale` or `config_change`.")]
-    service: str
-    incident_id: str
-    parameters: dict[str, str]
+    service: Annotated[str, Field(description="The service that it is about.")]
+    incident_id: Annotated[str, Field(description="The incident whose playbook asked for it.")]
+    parameters: Annotated[dict[str, str], Field(description="What the playbook says, by name.")]
     state: Annotated[
         str,
         Field(
@@ -44,57 +44,59 @@ class EdgeActionBody:
         ),
     ]
     detail: Annotated[str, Field(description="In the agent's words.")]
-    outputs: dict[str, str]
-    queued_at: Time
-    deadline: Time
-    delivered_at: Time | None
-    ended_at: Time | None
+    outputs: Annotated[dict[str, str], Field(description="What the agent gave back.")]
+    queued_at: Annotated[Time, Field(description="Since when it waits for the agent.")]
+    deadline: Annotated[Time, Field(description="After this it is not begun any more.")]
+    delivered_at: Annotated[Time | None, Field(description="When the agent was first given it.")]
+    ended_at: Annotated[Time | None, Field(description="When it was over.")]
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeConfigBody:
     """The configuration that an agent is to have; its own `config_version` says whether it has it."""
 
-    version: int
-    values: dict[str, str]
-    by: str
-    at: Time
+    version: Annotated[int, Field(description="Grows with each change.")]
+    values: Annotated[dict[str, str], Field(description="All of it, by name.")]
+    by: Annotated[str, Field(description="Who set it.")]
+    at: Annotated[Time, Field(description="When it was set.")]
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeCheckBody:
     """The last health check that was asked for."""
 
-    id: str
-    service: str
-    by: str
-    asked_at: Time
-    answered_at: Time | None
-    status: str
-    detail: str
+    id: Annotated[str, Field(description="What the agent answers it by.")]
+    service: Annotated[str, Field(description="The service that it is about; empty for the agent itself.")]
+    by: Annotated[str, Field(description="Who asked.")]
+    asked_at: Annotated[Time, Field(description="When it was asked for.")]
+    answered_at: Annotated[Time | None, Field(description="When the agent answered; null until then.")]
+    status: Annotated[str, Field(description="`healthy`, `degraded` or `unhealthy`; empty until then.")]
+    detail: Annotated[str, Field(description="In the agent's words.")]
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeAgentBody:
     """An edge agent."""
 
-    id: str
+    id: Annotated[str, Field(description="What it calls itself.")]
     connected: Annotated[bool, Field(description="Whether its stream is open.")]
     since: Annotated[Time, Field(description="Since when it is connected, or away.")]
     why_away: Annotated[str, Field(description="How its last stream ended.")]
-    first_seen_at: Time
+    first_seen_at: Annotated[Time, Field(description="When it connected for the first time.")]
     gateway: Annotated[str, Field(description="The gateway that has its stream, or had it last.")]
     status: Annotated[
         str, Field(description="`healthy`, `degraded` or `unhealthy`; empty before it says so.")
     ]
-    detail: str
+    detail: Annotated[str, Field(description="In its own words.")]
     services: Annotated[list[str], Field(description="What it can be asked to do things to; none: anything.")]
     can_do: Annotated[
         list[str], Field(description="The types of actions that it does; none: it did not say.")
     ]
     config_version: Annotated[int, Field(description="The configuration that it has.")]
-    config: EdgeConfigBody | None
-    check: EdgeCheckBody | None
+    config: Annotated[EdgeConfigBody | None, Field(description="The one that it is to have; null for none.")]
+    check: Annotated[
+        EdgeCheckBody | None, Field(description="The last one that was asked for; null for none.")
+    ]
     open_actions: Annotated[int, Field(description="Actions without a final answer.")]
     actions: Annotated[
         list[EdgeActionBody], Field(description="Those of the last day, the newest first; not in lists.")
@@ -105,7 +107,7 @@ class EdgeAgentBody:
 class EdgeAgentsBody:
     """A page of agents."""
 
-    items: list[EdgeAgentBody]
+    items: Annotated[list[EdgeAgentBody], Field(description="By id.")]
     next: Annotated[str | None, Field(description="The cursor of the next page; null at the end.")]
 
 

@@ -121,11 +121,11 @@ class AlertmanagerPoll(HttpFetcher):
         answer = await self.get(self._list_url, LIST_MAX_BYTES)
         listed, is_whole = self._read(answer)
         await self._fire(listed)
+        if not is_whole:
+            raise Unavailable(f"{place_of(self.url)}: part of its list can't be read, so nothing is resolved")
         missing = [key for key in self._open if key not in listed]
         for key, each in self._open.items():
             each.missed = each.missed + 1 if key not in listed else 0
-        if not is_whole:
-            raise Unavailable(f"{place_of(self.url)}: part of its list can't be read, so nothing is resolved")
         over = [key for key in missing if self._open[key].missed >= MISSED]
         if over and await self._has_settled():
             await self._resolve(over)

@@ -94,11 +94,14 @@ class Fetcher(ABC):
         want_ids: bool = False,
     ) -> tuple[Reading, Receipt]:
         """Store what a body holds: returns when it is durable, or can never be (the receipt says which). Waits out what a retry
-        fixes. Raises Malformed and TooLarge when nothing of it can be read."""
+        fixes. Raises Malformed and TooLarge when nothing of it can be read, Conflict when the lease is lost by now."""
         needs, form = self._needs, self._needs.formats[format_name]
         wait_s = STORE_RETRY_S
         while True:
             await needs.intake.admitted(self._sender)
+            if not self.lease.is_held:
+                # This process stood still: what it read then may be over, and whoever polls now has said so.
+                raise Conflict(f"the lease of {self.name} ran out before what was read could be stored")
             now = needs.clock.now()
             request = Request(
                 form.path, body, now, content_type=content_type or form.content_types[0], sender=self._sender

@@ -32,8 +32,10 @@ class HttpFetcher(Fetcher):
             own_cert=(cert, key) if cert and key else None,
             timeout_s=settings["timeout"],
         )
-        self._secrets = [each for each in (settings.get("token"), settings.get("password")) if each]
         self._headers = _credentials(settings)
+        # Also as they are sent: some error pages show the request.
+        sent = [each.partition(" ")[2] for each in self._headers.values()]
+        self._secrets = [each for each in (settings.get("token"), settings.get("password"), *sent) if each]
 
     async def get(self, url: str, max_bytes: int, **headers: str) -> Answer:
         """A 200 with all of its body; one that is larger than `max_bytes` is cut. Raises Later, Unavailable."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -170,7 +170,7 @@ class _Reader:
             messages.setdefault(part.partition, []).append(
                 Message(
                     body,
-                    header_bytes(dict(each.headers() or ())),
+                    _headers_of(each),
                     f"{topic}/{part.partition}/{offset}",
                     f"{topic}-{part.partition}-{offset}",
                     offset,
@@ -302,6 +302,14 @@ class _Reader:
             self._source.forget_lag(part.name)
         if not self.over.done():
             self.over.set_result(why)
+
+
+def _headers_of(found: Any) -> Mapping[bytes, bytes]:
+    """None of a message one of whose headers has a name that is no UTF-8: the library gives none then, and it must hold nobody up."""
+    try:
+        return header_bytes(dict(found.headers() or ()))
+    except Exception:  # noqa: BLE001 - what a C library makes of a stranger's bytes
+        return {}
 
 
 def _settling(part: _Part) -> Callable[[Message], None]:

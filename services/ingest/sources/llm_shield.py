@@ -96,9 +96,12 @@ class ShieldPoll(HttpFetcher):
         await self._together(together)
 
     async def _together(self, incidents: Sequence[bytes]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for each in incidents:
-                group.create_task(self._one(each))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in incidents:
+                    group.create_task(self._one(each))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def _one(self, incident: bytes) -> None:
         # The same again, after we were killed between storing it and moving on, changes nothing.

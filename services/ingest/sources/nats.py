@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import Any
 
+from models.errors import Malformed
 from services.brokers.common import CONNECT_S
 from services.brokers.nats import NatsLink
 from services.ingest.sources.lane import Lane
@@ -39,6 +40,7 @@ class NatsSource(QueueSource):
     async def read(self) -> None:
         from nats import errors
 
+        _take_messages_with_a_status()
         link = NatsLink(self.messaging, self.password, self.needs.name)
         await link.open()
         try:
@@ -63,9 +65,29 @@ class NatsSource(QueueSource):
             ),
         )
         info = await subscription.consumer_info()
+        if info.config.ack_policy != api.AckPolicy.EXPLICIT:
+            # Somebody else made it. Without acknowledgements NATS forgets what we could not store.
+            raise Malformed(
+                f"{self.where}: the consumer {durable} is not one with explicit acknowledgements. "
+                f"Remove it, and it is made anew: nats consumer rm {stream} {durable}"
+            )
         self.connected()
         reader = _Reader(self, link.client, subscription, self.lane, stream, info)
         await reader.run()
+
+
+def _take_messages_with_a_status() -> None:
+    """Have the library give us messages whose sender has a header `Status` too: it takes them for the server's own words, leaves
+    them out, and they would come again for ever. What is to be acknowledged is a message."""
+    from nats.js import JetStreamContext
+
+    def status_of(_class: type[JetStreamContext], found: Any) -> str | None:
+        if found is None or found.headers is None or found.reply.startswith("$JS.ACK."):
+            return None
+        status: str | None = found.headers.get("Status")
+        return status
+
+    JetStreamContext.is_status_msg = classmethod(status_of)  # type: ignore[assignment]
 
 
 class _Reader:
@@ -85,8 +107,8 @@ class _Reader:
         self._first: dict[int, Any] = {}
         self._later: list[Any] = []
         self._give_up_at = time.monotonic() + 2 * ACK_WAIT_S
-        #: The highest sequence number that went to the lane, and the highest that was acknowledged.
-        self._put = self._acked = 0
+        #: The highest sequence number that went to the lane.
+        self._put = 0
         self._acks: list[Any] = []
         self._pending = int(info.num_pending or 0) + self._left
 
@@ -129,16 +151,24 @@ class _Reader:
             await asyncio.gather(fetch, leaving, return_exceptions=True)
 
     def _arrived(self, found: list[Any]) -> None:
-        """Sort out what comes a second time, and hold newer messages back until those are there that were left behind."""
+        """Sort out what comes a second time, and hold newer messages back until those are there that were left behind.
+
+        One that is older than others and not held is stored, whatever was acknowledged meanwhile: another connection had it until now,
+        or our acknowledgement got lost, and then it is told by its name."""
         fresh = []
+        held: set[int] | None = None
         for message in found:
             sequence = message.metadata.sequence.stream
             if self._left and sequence <= self._left_until:
                 self._first[sequence] = message
             elif sequence > self._put:
                 fresh.append(message)
-            elif sequence <= self._acked:
-                self._acks.append(message)  # our acknowledgement got lost
+            else:
+                if held is None:
+                    held = self._held()
+                if sequence not in held:
+                    held.add(sequence)
+                    fresh.append(message)
         if self._left:
             self._later += fresh
             if len(self._first) < self._left and time.monotonic() < self._give_up_at:
@@ -148,6 +178,11 @@ class _Reader:
         if fresh:
             self._put = max(self._put, *(each.metadata.sequence.stream for each in fresh))
             self._lane.put(map(self._message, fresh))
+
+    def _held(self) -> set[int]:
+        """Sequence numbers of what is not acknowledged yet."""
+        lane: list[Any] = [message.handle for message in self._lane.unsettled]
+        return {each.metadata.sequence.stream for each in (*lane, *self._acks, *self._later)}
 
     def _message(self, found: Any) -> Message:
         sequence = found.metadata.sequence.stream
@@ -167,7 +202,6 @@ class _Reader:
         for found in acks:
             if not found.is_acked:
                 await found.ack()
-            self._acked = max(self._acked, found.metadata.sequence.stream)
 
     async def _report(self) -> None:
         """Say that what is held is being worked on: else it would be delivered again."""

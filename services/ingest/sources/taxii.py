@@ -35,6 +35,8 @@ PAGE_MAX_BYTES = 32 * 1024 * 1024
 OBJECT_MAX_BYTES = BUNDLE_MAX_BYTES - 1024
 #: Of what a server calls the next page, and of its times.
 WORD_CHARS_MAX = 1000
+#: Pages in a row without an object: a server may leave out what we may not see, but one that goes on so never ends.
+EMPTY_MAX = 100
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -56,9 +58,14 @@ class TaxiiPoll(HttpFetcher):
 
     async def fetch(self) -> None:
         after, following = self.lease.cursor or self._at_first, ""
+        empty, before = 0, b""
         while True:
             answer = await self._objects(after, following)
             envelope = self._envelope(answer)
+            empty = 0 if envelope.objects else empty + 1
+            if following and (empty > EMPTY_MAX or answer.body == before):
+                raise Unavailable(f"{self._place}: its `next` leads to nothing new, again and again")
+            before = answer.body
             first, last = answer.headers.get(FIRST, ""), answer.headers.get(LAST, "")
             last = last or first
             if envelope.objects:
