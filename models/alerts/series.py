@@ -244,11 +244,16 @@ class SeriesTable:
             parts[key[SERIES_ID_BYTES - 1]][key[:SERIES_ID_BYTES]] = number
         self.firing.update(zip(keys, numbers, strict=True))
         self.old_keys += [*map(len, keys)].count(OLD_KEY_BYTES)
-        for sender in dict.fromkeys(senders):
-            sizes = [len(body) for body, each in zip(bodies, senders, strict=True) if each == sender]
-            self.room.take(sender, SERIES_BYTES * len(sizes) + sum(sizes))
+        names = dict.fromkeys(senders)
+        for sender in names:
+            own = bodies if len(names) == 1 else [bodies[at] for at in range(count) if senders[at] == sender]
+            self.room.take(sender, SERIES_BYTES * len(own) + sum(map(len, own)))
         if ends.count(ends[0]) == count:
-            self._arm_all(numbers, ends[0])  # what came in one request nearly always ends together
+            # What came in one request nearly always ends together.
+            self._arm(first, ends[0])
+            if (second := self.armed[first]) != math.inf:
+                self._wheel[int(second)].extend(numbers[1:])
+                self.armed[first:last] = array("d", [second]) * count
         else:
             for number, end in zip(numbers, ends, strict=True):
                 self._arm(number, end)

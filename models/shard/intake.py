@@ -58,7 +58,7 @@ from models.shard.messages import (
     encode,
 )
 from models.shard.openings import SIGNALS_MAX, incident_for
-from models.shard.state import MOVING, STATIC, starts_of
+from models.shard.state import MOVING, STATIC, starts_of, starts_of_all
 
 #: Series ended by their time in one step: about 5 ms, so that an outage's end does not hold up a batch.
 EXPIRE_MAX = 1000
@@ -462,32 +462,32 @@ class Intake(Component):
     def _fold_run_opened(self, run: Sequence[SeriesOpened], now: float) -> None:
         """_fold_series_opened() of each: in a recovery these are most of the work."""
         state, series = self.state, self.state.series
-        if series.used > run[0].number or any(
-            event.number != number for number, event in enumerate(run, run[0].number)
-        ):
+        first = run[0].number
+        numbers = range(first, first + len(run))
+        if series.used > first or [event.number for event in run] != [*numbers]:
             for event in run:
                 self._fold_series_opened(event, now)
             return
-        incidents = []
-        for event in run:
-            incident = state.changing(event.incident_id)
-            incidents.append(incident)
-            state.members[event.incident_id].append(event.number)
+        incidents, members = state.changing_all([event.incident_id for event in run]), state.members
+        for event, incident in zip(run, incidents, strict=True):
+            members[event.incident_id].append(event.number)
             incident.firing += 1
             incident.series_seen += 1
-            incident.joined += event.is_news
+            if event.is_news:
+                incident.joined += 1
             if event.signal:
                 _hear(incident, event.signal)
-        blocks = {event.number >> BLOCK_SHIFT for event in run}
+        blocks = range(first >> BLOCK_SHIFT, (numbers[-1] >> BLOCK_SHIFT) + 1)
         state.checkpoint.touch_all(STATIC, blocks)
         state.checkpoint.touch_all(MOVING, blocks)
+        bodies = [event.body for event in run]
         series.open_run(
-            run[0].number,
+            first,
             [event.key for event in run],
             incidents,
-            [starts_of(event.body) or now for event in run],
+            starts_of_all(bodies, now),
             [event.ends_at for event in run],
-            [event.body for event in run],
+            bodies,
             bytes([event.decision for event in run]),
             now,
             [event.sender for event in run],

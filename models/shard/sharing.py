@@ -132,7 +132,8 @@ class Sharing(Component):
     def _is_archived(self, event: IncidentArchived) -> None:
         self._known.pop(event.incident_id, None)
 
-    def _slot_leaves(self, _event: SlotLeft) -> None:
+    def _slot_left(self, _event: SlotLeft, _now: float) -> None:
+        # Numbers of its series may be others when they come back.
         self._known.clear()
 
     def _fires(self, change: SeriesFires, now: float) -> None:
@@ -325,8 +326,8 @@ class Sharing(Component):
         SeriesResolved: _ends,
         IncidentSplit: _splits,
         IncidentArchived: _is_archived,
-        SlotLeft: _slot_leaves,
     }
+    follows = {SlotLeft: _slot_left}
     reactions = {SeriesFires: _fires, SeriesSaysElse: _says_else}
 
 
