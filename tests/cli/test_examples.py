@@ -41,7 +41,20 @@ steps:
   - {id: fix, type: remediation, actions: [{type: service_restart, service: llm-api}]}
 """
 #: About a system of this machine, or what this server has not: their words are read here, tests of their own act on them.
-ELSEWHERE = ("up", "down", "log", "store", "backup", "tokens", "config", "silences", "formats")
+ELSEWHERE = (
+    "up",
+    "down",
+    "log",
+    "store",
+    "backup",
+    "tokens",
+    "config",
+    "silences",
+    "formats",
+    "edge",
+    "heartbeats",
+    "ingest",
+)
 #: Of those, what needs no system.
 HERE = (["config", "import-alertmanager"],)
 #: By its beginning, what an example must say (in one line), and its exit code where that is an answer of its own (docs/cli.md).

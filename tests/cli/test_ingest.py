@@ -106,7 +106,7 @@ def test_a_filter_of_a_token_is_asked_for_that_token() -> None:
         return found
 
     assert verdict()["dropped"] is False
-    assert verdict("--token", "ci") == {"dropped": True, "by": "quiet ci", "why": 'alertname=~".+"'}
+    assert verdict("--sender", "ci") == {"dropped": True, "by": "quiet ci", "why": 'alertname=~".+"'}
 
 
 def test_what_can_not_be_read_or_applied_is_told_and_the_exit_code_says_so() -> None:

@@ -215,7 +215,10 @@ def set_heartbeat(
 @app.command(epilog=EPILOG)
 @with_options
 def delete(names: Names, *, asked: Asked) -> None:
-    """Delete heartbeats. Incidents of those that are missed are resolved."""
+    """Delete heartbeats. Incidents of those that are missed are resolved.
+
+    llm-im heartbeats pause nightly-backup
+    """
     client = asked.client()
     for name in names:
         _json(client, client.delete(_path(name)), 204)
@@ -228,14 +231,20 @@ def delete(names: Names, *, asked: Asked) -> None:
 @app.command(epilog=EPILOG)
 @with_options
 def pause(names: Names, *, asked: Asked) -> None:
-    """Miss them no more until they go on. Incidents of those that are missed are resolved."""
+    """Miss them no more until they go on. Incidents of those that are missed are resolved.
+
+    llm-im heartbeats pause nightly-backup
+    """
     _each(names, "pause", "is paused", asked)
 
 
 @app.command(epilog=EPILOG)
 @with_options
 def resume(names: Names, *, asked: Asked) -> None:
-    """Wait for them again, a whole interval from now on."""
+    """Wait for them again, a whole interval from now on.
+
+    llm-im heartbeats resume nightly-backup
+    """
     _each(names, "resume", "is waited for", asked)
 
 

@@ -30,10 +30,10 @@ def _several() -> None:
 def try_(
     file: File,
     as_: As = None,
-    token: Annotated[
+    sender: Annotated[
         str,
         typer.Option(
-            "--token",
+            "--sender",
             metavar="NAME",
             help="The name of the token that it comes with, for filters that ask for one.",
             show_default=False,
@@ -61,7 +61,7 @@ def try_(
     except IncidentManagerError as error:
         name, faults = as_ or "", [{"index": -1, "error": str(error)}]
     else:
-        stages = Stages(settings, read.format, token)
+        stages = Stages(settings, read.format, sender)
         name, faults = read.format, read.faults
         for column, place in enumerate(read.reading.places):
             alerts.append({"index": place, **stages.of(read.content(column), read.is_end(column))})
