@@ -50,7 +50,7 @@ class Sentinel(Dialled):
 
 
 class Shield(Dialled):
-    """LLM-Shield: [we ask it](pull.md#llm-shield) for its incidents. What it posts to `/v1/webhooks/llm-shield` is taken all the same."""
+    """LLM-Shield: [we ask it](pull.md#llm-shield) for its incidents. What it posts to `/v1/events/llm-shield` is taken all the same."""
 
     endpoint: str | None = Field(None, description="Its address: `https://llm-shield:8443`.")
     protocol: Literal["http", "https"] | None = Field(
@@ -95,7 +95,7 @@ class EdgeRemediation(Section):
 
 
 class EdgeAgent(Dialled):
-    """LLM-Edge-Agent. It keeps a stream to the gRPC port open ([edge agents](edge.md)), or we [connect](pull.md#llm-edge-agent) to those of `endpoints`; or it sends its alerts to `/v1/webhooks/llm-edge-agent`."""
+    """LLM-Edge-Agent. It keeps a stream to the gRPC port open ([edge agents](edge.md)), or we [connect](pull.md#llm-edge-agent) to those of `endpoints`; or it sends its alerts to `/v1/events/llm-edge-agent`."""
 
     discovery_mode: Literal["kubernetes", "static", "consul"] | None = Field(
         None,
