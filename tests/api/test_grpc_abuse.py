@@ -78,6 +78,7 @@ class Raw:
     async def status(self) -> dict[bytes, bytes]:
         """The trailers of the call that ends next."""
         while True:
+            assert not self.reader.at_eof(), "the connection was closed"
             for event in self.events:
                 if isinstance(event, TrailersReceived) or getattr(event, "stream_ended", None):
                     headers = getattr(event, "headers", None)
@@ -370,3 +371,33 @@ async def test_goodbye_of_a_client_is_not_a_fault() -> None:
         await leaving.until_closed()
         await others_go_on(client)
         assert door_of(ours).calls == 0
+
+
+@pytest.mark.asyncio
+async def test_a_refused_call_that_is_given_up_at_once_leaves_the_others_of_its_connection_alone() -> None:
+    async with listening() as (_ours, client):
+        raw = await Raw.to(client.port)
+        raw.ask(1, "/no.such/Method")
+        raw.h2.reset_stream(1)
+        raw.ask(3, "/x", content_type="text/plain")
+        raw.h2.reset_stream(3)
+        raw.ask(5, ONE)
+        raw.h2.send_data(5, framed(message(1).SerializeToString()), end_stream=True)
+        await raw.flush()
+
+        assert (await raw.status())[b"grpc-status"] == b"0"
+
+
+@pytest.mark.asyncio
+async def test_a_client_has_time_to_read_from_when_it_is_behind_not_from_its_beginning() -> None:
+    async with listening() as (ours, client):
+        await others_go_on(client)
+        (connection,) = door_of(ours).connections
+        connection._read_at -= 2 * connections.SLOW_S
+
+        connection.pause_writing()
+        connection.look()
+        connection.resume_writing()
+
+        await others_go_on(client, 9001)
+        assert door_of(ours).connections == {connection}

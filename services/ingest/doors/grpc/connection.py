@@ -164,6 +164,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_paused = True
+        self._read_at = self._loop.time()
 
     def resume_writing(self) -> None:
         self._is_paused = False
@@ -276,8 +277,7 @@ class Connection(asyncio.Protocol):
         named = dict(headers)
         if not named.get(b"content-type", b"").startswith(b"application/grpc"):
             refused = [(b":status", b"415"), (b"accept-post", b"application/grpc")]
-            self._h2.send_headers(stream, refused, end_stream=True)
-            self._reset_half(stream)
+            self._refuse(stream, refused)
             return
         try:
             service, handler = self._found(named)
@@ -285,8 +285,7 @@ class Connection(asyncio.Protocol):
         except (Ended, Malformed) as error:
             ended = ended_by(error)
             self.door.count_refused(ended.code.name.lower().replace("_", " "))
-            self._h2.send_headers(stream, [*_HEADERS, *trailers(ended)], end_stream=True)
-            self._reset_half(stream)
+            self._refuse(stream, [*_HEADERS, *trailers(ended)])
             return
         path = named[b":path"].decode("latin-1")
         call = Call(self, stream, service.scope, path, headers, self._certificate)
@@ -294,6 +293,13 @@ class Connection(asyncio.Protocol):
         self.door.calls += 1
         limit = _seconds(named.get(b"grpc-timeout", b""))
         call.task = self._loop.create_task(self._serve(call, handler, limit))
+
+    def _refuse(self, stream: int, headers: list[Header]) -> None:
+        try:
+            self._h2.send_headers(stream, headers, end_stream=True)
+            self._reset_half(stream)
+        except ProtocolError:
+            return  # its client has given it up in the same piece: that is no fault of the connection
 
     def _found(self, headers: dict[bytes, bytes]) -> tuple[Service, Handler]:
         """Who serves a request. Raises Ended."""
