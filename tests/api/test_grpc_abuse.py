@@ -401,3 +401,38 @@ async def test_a_client_has_time_to_read_from_when_it_is_behind_not_from_its_beg
 
         await others_go_on(client, 9001)
         assert door_of(ours).connections == {connection}
+
+
+@pytest.mark.asyncio
+async def test_what_anybody_may_call_leaves_room_for_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "OPEN_CALLS_MAX", 3)
+    watch, reflection = (
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    )
+    async with listening() as (ours, client):
+        door = door_of(ours)
+        raw = await Raw.to(client.port)
+        for stream in (1, 3, 5):
+            raw.ask(stream, watch)
+            raw.h2.send_data(stream, framed(b""), end_stream=True)
+        await raw.flush()
+        async with asyncio.timeout(10):
+            while door.calls < 3:
+                await asyncio.sleep(0.01)
+        raw.ask(7, watch)
+        await raw.flush()
+        assert (await raw.status())[b"grpc-status"] == b"14"
+        await others_go_on(client)
+
+        raw.h2.reset_stream(1)
+        raw.events.clear()
+        # Half a message of 16 MiB.
+        raw.ask(9, reflection)
+        raw.h2.send_data(9, b"\0\1\0\0\0" + b"x" * 10_000)
+        await raw.flush()
+        for _ in range(20):
+            raw.h2.send_data(9, b"x" * 10_000)
+        await raw.flush()
+        assert (await raw.status())[b"grpc-status"] == b"8"
+        assert door.room.held <= 2 * 10_000 * 20

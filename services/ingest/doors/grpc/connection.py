@@ -75,6 +75,8 @@ class Server(Protocol):
     message_timeout_s: float
     room: Room
     calls: int
+    open_calls: int
+    max_open_calls: int
     routes: dict[bytes, tuple[Service, Handler]]
 
     def take_in(self, connection: Connection) -> bool: ...
@@ -291,6 +293,7 @@ class Connection(asyncio.Protocol):
         call = Call(self, stream, service.scope, path, headers, self._certificate)
         self.calls[stream] = call
         self.door.calls += 1
+        self.door.open_calls += not service.scope
         limit = _seconds(named.get(b"grpc-timeout", b""))
         call.task = self._loop.create_task(self._serve(call, handler, limit))
 
@@ -315,6 +318,9 @@ class Connection(asyncio.Protocol):
             raise Ended(Code.UNAVAILABLE, "the gateway stops", 1.0)
         if self.door.calls >= self.door.max_calls:
             raise Ended(Code.UNAVAILABLE, f"{self.door.max_calls} calls are under way, the most at once", 1.0)
+        if not found[0].scope and self.door.open_calls >= self.door.max_open_calls:
+            why = f"{self.door.max_open_calls} calls without a token are under way, the most at once"
+            raise Ended(Code.UNAVAILABLE, why, 1.0)
         return found
 
     # -- a call --------------------------------------------------------------------------------------------
