@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from pathlib import Path
 from typing import Any, cast
 
@@ -401,6 +402,30 @@ async def test_a_client_has_time_to_read_from_when_it_is_behind_not_from_its_beg
 
         await others_go_on(client, 9001)
         assert door_of(ours).connections == {connection}
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_read_what_it_is_refused_is_not_read_either() -> None:
+    async with listening() as (ours, client):
+        deaf = await Raw.to(client.port)
+        (connection,) = door_of(ours).connections
+        connection._transport.set_write_buffer_limits(high=1000)
+        sock = deaf.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        cast(asyncio.ReadTransport, deaf.writer.transport).pause_reading()
+        deaf.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 100_000
+        deaf.h2.remote_settings.acknowledge()
+        asked = iter(range(1, 4001, 2))
+        async with asyncio.timeout(20):
+            while connection._transport.is_reading():
+                for _ in range(40):
+                    stream = next(asked)
+                    deaf.ask(stream, f"/no.such/{stream}")
+                deaf.writer.write(deaf.h2.data_to_send())
+                await asyncio.sleep(0.02)
+        await others_go_on(client)
+        deaf.writer.transport.abort()
 
 
 @pytest.mark.asyncio

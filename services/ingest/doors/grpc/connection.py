@@ -167,10 +167,15 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._is_paused = True
         self._read_at = self._loop.time()
+        # What is refused is answered at once, and pings are: whoever reads nothing would have us keep all of that.
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._is_paused = False
         self._read_at = self._loop.time()
+        if self._transport is not None:
+            self._transport.resume_reading()
         self._plan()
 
     def connection_lost(self, exc: Exception | None) -> None:
