@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, NotFound, ShareUsedUp
+from models.errors import Full, Malformed, NotFound, ShareUsedUp, TooLarge
 from models.metrics import Meter
 from models.ports import Span
 from services.ingest.arrival import Arrival, Sender
@@ -88,10 +88,11 @@ class Intake:
         raises; never for a shard's faults."""
         try:
             reading = await self.read(form, request)
-        except Malformed as error:
+        except (Malformed, TooLarge) as error:
             if self.limits.is_on:
                 self.limits.charge(arrival.sender, 1)
-            self.bury(form, request, [Fault(-1, str(error), request.body)])
+            if isinstance(error, Malformed):
+                self.bury(form, request, [Fault(-1, str(error), request.body)])
             raise
         self._count(reading, arrival)
         span.note("llm_im.alerts", reading.count)
@@ -184,7 +185,8 @@ class Intake:
         """Count what a request holds against its sender's limit, before anything becomes of it. An empty one is work as well. Raises
         RateLimited."""
         if self.limits.is_on:
-            self.limits.take(arrival.sender, max(1, reading.count))
+            # A message of gRPC may be several alerts: `count` is of messages.
+            self.limits.take(arrival.sender, max(1, reading.count, len(reading.memories)))
 
     async def _end_former(self, rules: Rules, reading: Reading, receipt: Receipt, arrival: Arrival) -> None:
         """Tell the ends of a request to what began by former rules."""
