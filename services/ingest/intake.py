@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, NotFound, ShareUsedUp
+from models.errors import Full, Malformed, NotFound, ShareUsedUp, TooLarge
 from models.metrics import Meter
 from models.ports import Span
 from services.ingest.arrival import Arrival, Sender
@@ -32,6 +32,9 @@ log = structlog.get_logger()
 #: A larger body is read in steps. Below it 64 alerts of Prometheus are read at once in 0.1 ms, and what a sender
 #: makes up for the purpose in 80 ms.
 AT_ONCE_BYTES = 64 * 1024
+#: Steps of a body that are done at once: four of 256 alerts. A small one may still be of many, as one message that names services.
+AT_ONCE_STEPS = 4
+Steps = Generator[None, None, Reading]
 #: Bodies larger than this are read one at a time: the steps of many at once would add up.
 ALONE_BYTES = 1024 * 1024
 
@@ -85,10 +88,11 @@ class Intake:
         raises; never for a shard's faults."""
         try:
             reading = await self.read(form, request)
-        except Malformed as error:
+        except (Malformed, TooLarge) as error:
             if self.limits.is_on:
                 self.limits.charge(arrival.sender, 1)
-            self.bury(form, request, [Fault(-1, str(error), request.body)])
+            if isinstance(error, Malformed):
+                self.bury(form, request, [Fault(-1, str(error), request.body)])
             raise
         self._count(reading, arrival)
         span.note("llm_im.alerts", reading.count)
@@ -103,9 +107,10 @@ class Intake:
         """What a request holds. Raises as take() does, and keeps nothing."""
         if form.prepares:
             await form.prepare(request)
-        if len(request.body) <= AT_ONCE_BYTES:
-            return form.read(request)
-        return await self._in_steps(form, request)
+        steps = form.steps(request)
+        if len(request.body) <= AT_ONCE_BYTES and (reading := _begun(steps)) is not None:
+            return reading
+        return await self._in_steps(steps, len(request.body))
 
     async def store(self, reading: Reading, arrival: Arrival) -> tuple[Reading, Receipt]:
         """The rest of take(), once it is known what a request holds: what its sender may send, and rules let through, is stored."""
@@ -124,12 +129,16 @@ class Intake:
         return reading, receipt
 
     def read_at_once(self, form: Format, request: Request) -> Reading | None:
-        """What a small request holds, when nothing is wrong with it. None: take() says what is."""
+        """What a small request holds, when nothing is wrong with it, and it is not of very many alerts. None: take() says what is."""
         try:
-            reading = form.read(request)
+            reading = _begun(form.steps(request))
         except Exception:  # noqa: BLE001 - a bug too: HttpDoor meets it again, logs it and answers 500
             return None
-        return None if reading.faults or self.beats_among(reading, request.received_at) else reading
+        return (
+            None
+            if reading is None or reading.faults or self.beats_among(reading, request.received_at)
+            else reading
+        )
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
         """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once.
@@ -176,7 +185,8 @@ class Intake:
         """Count what a request holds against its sender's limit, before anything becomes of it. An empty one is work as well. Raises
         RateLimited."""
         if self.limits.is_on:
-            self.limits.take(arrival.sender, max(1, reading.count))
+            # A message of gRPC may be several alerts: `count` is of messages.
+            self.limits.take(arrival.sender, max(1, reading.count, len(reading.memories)))
 
     async def _end_former(self, rules: Rules, reading: Reading, receipt: Receipt, arrival: Arrival) -> None:
         """Tell the ends of a request to what began by former rules."""
@@ -245,10 +255,9 @@ class Intake:
                     "alerts refused: no room", token=sender.name, alerts=len(found), why=str(found[0])
                 )
 
-    async def _in_steps(self, form: Format, request: Request) -> Reading:
-        """form.read() of a large body, with a turn for the others after each step."""
-        async with self._alone if len(request.body) > ALONE_BYTES else contextlib.nullcontext():
-            steps = form.steps(request)
+    async def _in_steps(self, steps: Steps, size: int) -> Reading:
+        """The rest of what is read of a body of so many bytes, with a turn for the others after each step."""
+        async with self._alone if size > ALONE_BYTES else contextlib.nullcontext():
             while True:
                 try:
                     next(steps)
@@ -256,3 +265,14 @@ class Intake:
                     reading: Reading = over.value
                     return reading
                 await asyncio.sleep(0)
+
+
+def _begun(steps: Steps) -> Reading | None:
+    """What steps come to, if they are few."""
+    try:
+        for _ in range(AT_ONCE_STEPS):
+            next(steps)
+    except StopIteration as over:
+        reading: Reading = over.value
+        return reading
+    return None

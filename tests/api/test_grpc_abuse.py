@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,6 +79,7 @@ class Raw:
     async def status(self) -> dict[bytes, bytes]:
         """The trailers of the call that ends next."""
         while True:
+            assert not self.reader.at_eof(), "the connection was closed"
             for event in self.events:
                 if isinstance(event, TrailersReceived) or getattr(event, "stream_ended", None):
                     headers = getattr(event, "headers", None)
@@ -370,3 +372,92 @@ async def test_goodbye_of_a_client_is_not_a_fault() -> None:
         await leaving.until_closed()
         await others_go_on(client)
         assert door_of(ours).calls == 0
+
+
+@pytest.mark.asyncio
+async def test_a_refused_call_that_is_given_up_at_once_leaves_the_others_of_its_connection_alone() -> None:
+    async with listening() as (_ours, client):
+        raw = await Raw.to(client.port)
+        raw.ask(1, "/no.such/Method")
+        raw.h2.reset_stream(1)
+        raw.ask(3, "/x", content_type="text/plain")
+        raw.h2.reset_stream(3)
+        raw.ask(5, ONE)
+        raw.h2.send_data(5, framed(message(1).SerializeToString()), end_stream=True)
+        await raw.flush()
+
+        assert (await raw.status())[b"grpc-status"] == b"0"
+
+
+@pytest.mark.asyncio
+async def test_a_client_has_time_to_read_from_when_it_is_behind_not_from_its_beginning() -> None:
+    async with listening() as (ours, client):
+        await others_go_on(client)
+        (connection,) = door_of(ours).connections
+        connection._read_at -= 2 * connections.SLOW_S
+
+        connection.pause_writing()
+        connection.look()
+        connection.resume_writing()
+
+        await others_go_on(client, 9001)
+        assert door_of(ours).connections == {connection}
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_read_what_it_is_refused_is_not_read_either() -> None:
+    async with listening() as (ours, client):
+        deaf = await Raw.to(client.port)
+        (connection,) = door_of(ours).connections
+        connection._transport.set_write_buffer_limits(high=1000)
+        sock = deaf.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        cast(asyncio.ReadTransport, deaf.writer.transport).pause_reading()
+        deaf.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 100_000
+        deaf.h2.remote_settings.acknowledge()
+        asked = iter(range(1, 4001, 2))
+        async with asyncio.timeout(20):
+            while connection._transport.is_reading():
+                for _ in range(40):
+                    stream = next(asked)
+                    deaf.ask(stream, f"/no.such/{stream}")
+                deaf.writer.write(deaf.h2.data_to_send())
+                await asyncio.sleep(0.02)
+        await others_go_on(client)
+        deaf.writer.transport.abort()
+
+
+@pytest.mark.asyncio
+async def test_what_anybody_may_call_leaves_room_for_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "OPEN_CALLS_MAX", 3)
+    watch, reflection = (
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    )
+    async with listening() as (ours, client):
+        door = door_of(ours)
+        raw = await Raw.to(client.port)
+        for stream in (1, 3, 5):
+            raw.ask(stream, watch)
+            raw.h2.send_data(stream, framed(b""), end_stream=True)
+        await raw.flush()
+        async with asyncio.timeout(10):
+            while door.calls < 3:
+                await asyncio.sleep(0.01)
+        raw.ask(7, watch)
+        await raw.flush()
+        assert (await raw.status())[b"grpc-status"] == b"14"
+        await others_go_on(client)
+
+        raw.h2.reset_stream(1)
+        raw.events.clear()
+        # Half a message of 16 MiB.
+        raw.ask(9, reflection)
+        raw.h2.send_data(9, b"\0\1\0\0\0" + b"x" * 10_000)
+        await raw.flush()
+        for _ in range(20):
+            raw.h2.send_data(9, b"x" * 10_000)
+        await raw.flush()
+        assert (await raw.status())[b"grpc-status"] == b"8"
+        assert door.room.held <= 2 * 10_000 * 20

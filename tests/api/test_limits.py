@@ -237,6 +237,23 @@ async def test_grpc_tells_who_is_too_fast_and_reads_streams_more_slowly() -> Non
         assert [ack.status for ack in await stream] == [pb.ACK_STATUS_ACCEPTED] * 10
 
 
+async def test_over_grpc_alerts_are_counted_and_what_cannot_be_read_as_one() -> None:
+    async with listening(SLOW) as (ours, client):
+        await client.sentinel.SubmitAlert(message(1, affected_services=[f"s{n}" for n in range(12)]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.sentinel.SubmitAlert(message(2))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        ours.clock.ahead_s += 60
+        codes = []
+        for _ in range(11):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await client.sentinel.SubmitBatch(pb.AlertBatch(batch_id="x" * 5000))
+            codes.append(refused.value.code())
+        assert codes[0] is grpc.StatusCode.INVALID_ARGUMENT
+        assert codes[-1] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 @pytest.mark.timeout(60)
 async def test_a_queue_is_read_no_faster_than_the_limit_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
     peer = NatsPeer(tmp_path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from models.errors import Malformed
+from models.errors import Malformed, TooLarge
 from models.settings.all import Settings
 from models.shard.messages import Decision
 from services.ingest.doors.grpc.alerts import acks, written
 from services.ingest.formats.format import Request, Shared
+from services.ingest.formats.items import ALERTS_MAX
+from services.ingest.formats.json_arrays import SLICE_ALERTS
 from services.ingest.formats.llm_sentinel import LlmSentinelFormat
 from services.ingest.formats.proto import PROTO, MessagesRead, cut, joined
 from services.ingest.formats.remembered import Remembered
@@ -95,3 +97,24 @@ def test_a_batch_is_cut_into_its_messages_whatever_their_size(size: int) -> None
         if size > 1:
             with pytest.raises(Malformed):
                 cut(joined(messages)[:-end])
+
+
+@pytest.mark.parametrize("field", [b"\x12\x00", b"\x0a\x00", b"\x08\x00"])
+def test_a_batch_of_more_fields_than_alerts_are_allowed_is_not_cut_to_its_end(field: bytes) -> None:
+    with pytest.raises(TooLarge):
+        cut(field * (ALERTS_MAX + 2) + b"\xff")  # what comes behind is not looked at
+
+
+def test_alerts_are_counted_not_messages() -> None:
+    services = pb.AlertMessage(description="x", affected_services=[f"s{n}" for n in range(1000)])
+    raw = services.SerializeToString()
+    form = sentinel()
+
+    steps = form.steps(Request(form.path, joined([raw] * 50), NOW, content_type=PROTO))
+    most = 0
+    for count, _ in enumerate(steps, 1):
+        most = count
+
+    assert most >= 49_000 // max(SLICE_ALERTS, 1000)
+    with pytest.raises(TooLarge, match="alerts in one request"):
+        read(form, *[raw] * (ALERTS_MAX // 1000 + 1))

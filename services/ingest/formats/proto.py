@@ -34,6 +34,8 @@ from services.ingest.rules import Rules
 PROTO = "application/grpc+proto"
 #: Services that one message may name, each of which has an alert of its own: 20 ms of work.
 SERVICES_MAX = 1000
+#: Bytes of messages that count as much as one alert, when others get a turn: a message may be of a million small labels.
+ALERT_BYTES = 4096
 #: Digests that are remembered, in each of two generations, about 250 bytes each: one of a message, or two if it did not come in order.
 #: Two thirds of what a gateway remembers of alerts.
 MESSAGES_MAX = 131_072
@@ -95,8 +97,6 @@ class ProtoReader:
             # What was learned by other rules is forgotten, as Remembered does.
             self._rules, self._young, self._old = rules, {}, {}
         _batch_id, messages = cut(request.body)
-        if len(messages) > ALERTS_MAX:
-            raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
         places: list[int] = []
         #: Which of its message's alerts a column is.
         parts: list[int] = []
@@ -106,9 +106,12 @@ class ProtoReader:
         learned: dict[int, bytes] = {}
         claims: dict[int, Claim] = {}
         faults: list[Fault] = []
+        work = 0
         for place, message in enumerate(messages):
-            if place and not place % SLICE_ALERTS:
+            if work >= SLICE_ALERTS:
+                work = 0
                 yield
+            work += 1 + len(message) // ALERT_BYTES
             digest = _seen.copy()
             digest.update(message)
             seen = digest.digest()
@@ -121,6 +124,10 @@ class ProtoReader:
                     ids.append(self._id_of(message))
                     continue
             ids.append(known.name)
+            work += len(known.memories) - 1
+            if len(places) + len(known.memories) > ALERTS_MAX:
+                # A message may name many services, each of which has an alert of its own.
+                raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
             for part, memory in enumerate(known.memories):
                 end = known.ends
                 if known.is_resolved:
@@ -219,9 +226,10 @@ class ProtoReader:
 
 
 def cut(batch: bytes) -> tuple[str, list[bytes]]:
-    """A batch's id, and its messages as they are. What else it holds is ignored, as protobuf has it. Raises Malformed."""
+    """A batch's id, and its messages as they are. What else it holds is ignored, as protobuf has it. Raises Malformed, and TooLarge for
+    more than ALERTS_MAX fields: a large body of empty ones would keep all others waiting for seconds."""
     batch_id, messages = "", []
-    at, end = 0, len(batch)
+    at, end, fields = 0, len(batch), 0
     try:
         while at < end:
             if batch[at] == _MESSAGE and batch[at + 1] > 127 and batch[at + 2] < 128:
@@ -230,6 +238,9 @@ def cut(batch: bytes) -> tuple[str, list[bytes]]:
                 at += 3 + size
                 messages.append(batch[at - size : at])
                 continue
+            fields += 1
+            if fields > ALERTS_MAX + 1:
+                break
             tag, at = _varint(batch, at)
             kind = tag & 7
             if kind == 2:
@@ -250,6 +261,8 @@ def cut(batch: bytes) -> tuple[str, list[bytes]]:
             raise ValueError
     except (IndexError, ValueError):
         raise Malformed("expected a batch of messages, as the protocol has it") from None
+    if fields > ALERTS_MAX + 1 or len(messages) > ALERTS_MAX:
+        raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
     return batch_id, messages
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import ClassVar, cast
 from uuid import UUID
 
-from models.errors import Forbidden, IncidentManagerError, Malformed, RateLimited
+from models.errors import Forbidden, IncidentManagerError, Malformed, RateLimited, TooLarge
 from models.shard.messages import Decision
 from services.ingest.arrival import Arrival
 from services.ingest.bound import FORBIDDEN
@@ -85,6 +85,19 @@ class AlertService(Service):
         self.observe(begun)
         return cast(MessagesRead, reading), receipt
 
+    def delivery(self, call: Call, batch: bytes) -> str | None:
+        """What a batch calls itself. Raises Malformed, TooLarge; that counts against its sender's limit, and what can't be read is kept."""
+        try:
+            return delivery_of(cut(batch)[0])
+        except (Malformed, TooLarge) as error:
+            intake = self.needs.intake
+            if intake.limits.is_on:
+                intake.limits.charge(call.sender, 1)
+            if isinstance(error, Malformed):
+                request = self.request(call, batch, self.needs.clock.now())
+                intake.bury(self.form, request, [Fault(-1, str(error), batch)])
+            raise
+
     def request(self, call: Call, batch: bytes, now: float) -> Request:
         return Request(self.form.path, batch, now, content_type=PROTO, sender=call.sender)
 
@@ -104,12 +117,7 @@ class SentinelAlerts(AlertService):
     async def _batch(self, call: Call) -> None:
         self.needs.intake.admit(call.sender)
         batch = await call.only()
-        try:
-            delivery = delivery_of(cut(batch)[0])
-        except Malformed as error:
-            request = self.request(call, batch, self.needs.clock.now())
-            self.needs.intake.bury(self.form, request, [Fault(-1, str(error), batch)])
-            raise
+        delivery = self.delivery(call, batch)
         reading, receipt = await self.store(call, batch, delivery, call.trace)
         _raise_if_none_is_stored(reading, receipt)
         call.send(_batch_ack(delivery, reading, receipt))
@@ -253,11 +261,8 @@ class BatchStream(AlertStream):
     async def take(self, messages: list[bytes]) -> None:
         (batch,) = messages
         try:
-            delivery = delivery_of(cut(batch)[0])
-        except Malformed as error:
-            service = self._service
-            request = service.request(self._call, batch, service.needs.clock.now())
-            service.needs.intake.bury(service.form, request, [Fault(-1, str(error), batch)])
+            delivery = self._service.delivery(self._call, batch)
+        except (Malformed, TooLarge) as error:
             unit = _Unit(1)
             self._units.append(unit)
             self._unanswered += 1

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STREAM_WINDOW = 1024 * 1024
 #: Answers of one call that wait for its client to read them, before write() waits too.
 UNREAD_MAX_BYTES = 64 * 1024
+#: What a call that needs no token may hold: a request of health or reflection is a name.
+OPEN_MAX_BYTES = 64 * 1024
 
 
 class Home(Protocol):
@@ -252,6 +254,8 @@ class Call:
 
     def _hold(self, size: int) -> None:
         room, shares = self._room, self._room.shares
+        if not self.scope and self._held + size > OPEN_MAX_BYTES:
+            raise TooLarge(f"over {OPEN_MAX_BYTES} bytes of messages that are not dealt with yet")
         if room.held + size > room.max_bytes:
             raise Busy(f"{room.held} bytes of messages are in memory already", retry_after_s=1.0)
         if shares.held_by(self.owner) > self._held and shares.is_over(

@@ -75,6 +75,8 @@ class Server(Protocol):
     message_timeout_s: float
     room: Room
     calls: int
+    open_calls: int
+    max_open_calls: int
     routes: dict[bytes, tuple[Service, Handler]]
 
     def take_in(self, connection: Connection) -> bool: ...
@@ -164,10 +166,16 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_paused = True
+        self._read_at = self._loop.time()
+        # What is refused is answered at once, and pings are: whoever reads nothing would have us keep all of that.
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._is_paused = False
         self._read_at = self._loop.time()
+        if self._transport is not None:
+            self._transport.resume_reading()
         self._plan()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -276,8 +284,7 @@ class Connection(asyncio.Protocol):
         named = dict(headers)
         if not named.get(b"content-type", b"").startswith(b"application/grpc"):
             refused = [(b":status", b"415"), (b"accept-post", b"application/grpc")]
-            self._h2.send_headers(stream, refused, end_stream=True)
-            self._reset_half(stream)
+            self._refuse(stream, refused)
             return
         try:
             service, handler = self._found(named)
@@ -285,15 +292,22 @@ class Connection(asyncio.Protocol):
         except (Ended, Malformed) as error:
             ended = ended_by(error)
             self.door.count_refused(ended.code.name.lower().replace("_", " "))
-            self._h2.send_headers(stream, [*_HEADERS, *trailers(ended)], end_stream=True)
-            self._reset_half(stream)
+            self._refuse(stream, [*_HEADERS, *trailers(ended)])
             return
         path = named[b":path"].decode("latin-1")
         call = Call(self, stream, service.scope, path, headers, self._certificate)
         self.calls[stream] = call
         self.door.calls += 1
+        self.door.open_calls += not service.scope
         limit = _seconds(named.get(b"grpc-timeout", b""))
         call.task = self._loop.create_task(self._serve(call, handler, limit))
+
+    def _refuse(self, stream: int, headers: list[Header]) -> None:
+        try:
+            self._h2.send_headers(stream, headers, end_stream=True)
+            self._reset_half(stream)
+        except ProtocolError:
+            return  # its client has given it up in the same piece: that is no fault of the connection
 
     def _found(self, headers: dict[bytes, bytes]) -> tuple[Service, Handler]:
         """Who serves a request. Raises Ended."""
@@ -309,6 +323,9 @@ class Connection(asyncio.Protocol):
             raise Ended(Code.UNAVAILABLE, "the gateway stops", 1.0)
         if self.door.calls >= self.door.max_calls:
             raise Ended(Code.UNAVAILABLE, f"{self.door.max_calls} calls are under way, the most at once", 1.0)
+        if not found[0].scope and self.door.open_calls >= self.door.max_open_calls:
+            why = f"{self.door.max_open_calls} calls without a token are under way, the most at once"
+            raise Ended(Code.UNAVAILABLE, why, 1.0)
         return found
 
     # -- a call --------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ log = structlog.get_logger()
 CONNECTIONS_MAX = 1024
 #: Calls that a gateway works on at once. Beyond that clients get UNAVAILABLE.
 CALLS_MAX = 2048
+#: Of these, calls that need no token (health, reflection): nobody can crowd out alerts with what anybody may call.
+OPEN_CALLS_MAX = 256
 #: A gateway that stops sends the answers of what it took, for so long.
 LEAVE_S = 5.0
 #: How often connections are looked at that take too long.
@@ -62,6 +64,9 @@ class GrpcDoor(Door):
         self.room = Room(BODIES_MAX * section.max_body_bytes)
         #: Calls under way.
         self.calls = 0
+        #: Those of them that need no token.
+        self.open_calls = 0
+        self.max_open_calls = OPEN_CALLS_MAX
         self._shares = Shares()
         self.services: dict[str, Service] = {}
         self.routes: dict[bytes, tuple[Service, Handler]] = {}
@@ -188,6 +193,7 @@ class GrpcDoor(Door):
     def is_over(self, call: Call) -> None:
         """A call has ended."""
         self.calls -= 1
+        self.open_calls -= not call.scope
         self._shares.drop(call.owner, 1)
 
     async def readmit(self, call: Call) -> Sender:
