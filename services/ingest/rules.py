@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Former rules that are kept, and for how long: alerts that nobody sends again may be open for days. Each costs every end the
-#: making of its key once more, about 20 us.
-FORMER_MAX = 4
+#: Former rules that are kept, and for how long: alerts that nobody sends again may be open for days, and a table may change twice a
+#: day. Each costs every end the making of its key once more, about 20 us.
+FORMER_MAX = 16
 KEPT_S = 7 * 86400.0
 #: Series of former rules that are remembered as ended, 16 bytes each; and how long all processes take to go by new rules at most,
 #: unless one can't reach the control partition.
