@@ -286,6 +286,7 @@ async def test_a_delivery_that_comes_twice_after_a_change_is_answered_alike(ours
 
 async def test_former_rules_are_forgotten_in_the_end(ours: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "KEPT_S", 60.0)
+    monkeypatch.setattr(kept, "FORMER_MAX", 4)
     for drop in ("a", "b", "c", "d", "e", "f"):
         assert (await reload(ours, {"ingest": {"relabel": [{"name": "x", "drop": [drop]}]}})).status == 200
         await followed(ours)
