@@ -20,7 +20,7 @@ from services.stores.choice import Stores
 from services.upkeep.backup.create import create
 from services.upkeep.backup.target import Target
 from services.upkeep.lost import accept_loss
-from services.wiring import gateway
+from services.wiring import station
 from tests.api import gateway_in_process
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, System, alert, system
 from tests.contract import backup_peers as peers
@@ -45,7 +45,7 @@ class Place:
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(gateway_in_process, "READY_S", 2.0)
-    monkeypatch.setattr(gateway, "FIRST_SLOTS_S", 3.0)
+    monkeypatch.setattr(station, "FIRST_SLOTS_S", 3.0)
     kind = getattr(request, "param", "sqlite")
     if kind == "redis":
         return _redis(request.getfixturevalue("redis_server").url, f"lost-{next(NUMBERS)}")
