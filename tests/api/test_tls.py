@@ -452,3 +452,62 @@ async def submit_on(channel: grpc.aio.Channel, said: str = "") -> grpc.StatusCod
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK
+
+
+# Programs of others
+
+RULE = (
+    "groups: [{name: g, interval: 1s, rules: [{alert: Always, expr: vector(1), labels: {service: llm-api}}]}]"
+)
+CONFIG = """
+global: {{evaluation_interval: 1s}}
+rule_files: [{rules}]
+alerting:
+  alertmanagers:
+    - scheme: https
+      tls_config: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}
+      static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+"""
+
+
+async def test_prometheus_sends_by_tls_with_a_certificate_instead_of_a_token(
+    tmp_path: Path, authority: Authority
+) -> None:
+    prometheus = shutil.which("prometheus")
+    if prometheus is None:
+        pytest.skip("prometheus is not installed: make peers")
+    client, port = authority.issue("prometheus"), free_port()
+    rules, config = tmp_path / "rules.yaml", tmp_path / "prometheus.yaml"
+    rules.write_text(RULE)
+    async with secured(tmp_path, authority, demand="require") as (_ours, door, _):
+        config.write_text(
+            CONFIG.format(rules=rules, ca=authority.file, cert=client.cert, key=client.key, port=door.port)
+        )
+        process = await asyncio.create_subprocess_exec(
+            prometheus, f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{port}", "--rules.alert.resend-delay=1s",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(40):
+                while not (counted := await asyncio.to_thread(_notified, port))["sent"]:
+                    await asyncio.sleep(0.1)
+                counted = await asyncio.to_thread(_notified, port)
+        finally:
+            process.terminate()
+            await process.wait()
+
+    assert counted["sent"] and not counted["errors"], counted
+
+
+def _notified(port: int) -> dict[str, float]:
+    """What a Prometheus says of what it sent; nothing while it starts."""
+    found = {"sent": 0.0, "errors": 0.0}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.suppress(OSError), contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        for line in connection.getresponse().read().decode().splitlines():
+            for name in found:
+                if line.startswith(f"prometheus_notifications_{name}_total{{"):
+                    found[name] += float(line.rsplit(" ", 1)[1])
+    return found
