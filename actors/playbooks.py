@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from models.control.control import ControlState
 from models.control.playbooks import Mode
 from models.control.shelf import Shelf
-from models.partition.sharding import TENANT, slot_of
+from models.partition.sharding import TENANT, partition_name, slot_of
 from models.playbook.playbook import decode
 from models.shard.known_playbooks import Offered, PlaybooksChanged
 from models.shard.schedules import service_of
@@ -18,9 +18,8 @@ from models.shard.schedules import service_of
 class PlaybooksWatch:
     """Of one shard. begin_anew() at each recovery, look() whenever something may be new."""
 
-    def __init__(self, index: int, tell: Callable[[PlaybooksChanged], None]) -> None:
-        """`index`: the shard's, as the slot map has it."""
-        self._index = index
+    def __init__(self, partition: str, tell: Callable[[PlaybooksChanged], None]) -> None:
+        self._partition = partition
         self._tell = tell
         #: What the shard was told last, and by which slot map; None: it was told nothing yet.
         self._told: tuple[int, int] | None = None
@@ -43,7 +42,9 @@ class PlaybooksWatch:
 
     def _is_due_here(self, offered: Offered, owners: Sequence[int]) -> bool:
         book = decode(offered.body)
-        return bool(book.trigger.schedule) and owners[slot_of(TENANT, service_of(book))] == self._index
+        if not book.trigger.schedule:
+            return False
+        return partition_name(owners[slot_of(TENANT, service_of(book))]) == self._partition
 
 
 def offered_of(shelf: Shelf) -> list[Offered]:

@@ -168,7 +168,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
         self.heartbeats = HeartbeatsWatch(options.partition, self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
-        self.playbooks = PlaybooksWatch(self._partitions.index(options.partition), self._tell_self)
+        self.playbooks = PlaybooksWatch(options.partition, self._tell_self)
         self._heard_at = 0.0
         self._gap_since = 0.0
         self._last_at = 0.0

@@ -26,9 +26,11 @@ def commands() -> list[str]:
     return [line for line in blocks.splitlines() if line.startswith("curl ")]
 
 
-#: A stream does not end, a first token is an admin's, and a run needs a playbook: they have tests of their own.
+#: A stream does not end, a first token is an admin's, a run needs a playbook, and an edge agent its stream: they have tests of their own.
 COMMANDS = [
-    each for each in commands() if not any(path in each for path in ("/v1/stream", "/v1/tokens", "/runs"))
+    each
+    for each in commands()
+    if not any(path in each for path in ("/v1/stream", "/v1/tokens", "/runs", "/v1/edge"))
 ]
 #: Nobody listens there: what is to be told to it is owed, and that is answered.
 NOTIFY = {"webhook": {"url": "http://127.0.0.1:9/hook"}}

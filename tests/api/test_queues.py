@@ -195,7 +195,7 @@ async def test_what_cannot_be_read_is_a_dead_letter_with_its_place_and_holds_nob
         assert {"Half", "Packed", "Good"} <= names and len(names) == 4, names
         letters: list[Any] = await ours.letters(7)
         assert len(letters) == 7
-        assert all(topic in letter.reason or topic.replace(".", "-") in letter.reason for letter in letters)
+        assert all(topic in letter.place or topic.replace(".", "-") in letter.place for letter in letters)
         assert await metric(ours, "llm_im_queue_messages_total") == {"stored": 4, "dead_letter": 6}
 
 
