@@ -9,7 +9,9 @@ import pytest
 from models.control.events import (
     CopyBegan,
     CopyEnded,
+    CursorMoved,
     PartitionsBegan,
+    PollTaken,
     SettingsChanged,
     SlotsAssigned,
     SlotsMoving,
@@ -23,6 +25,18 @@ from models.control.heartbeats import HeartbeatBegan, HeartbeatRemoved, Heartbea
 from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookRemoved
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
+from models.shard.edge_messages import (
+    EdgeActionChanged,
+    EdgeActionQueued,
+    EdgeCheckAsked,
+    EdgeConfigured,
+    EdgeConnected,
+    EdgeDelivered,
+    EdgeDisconnected,
+    EdgeForgotten,
+    EdgeNoticed,
+    EdgeReported,
+)
 from models.shard.slot_transfer import SlotArrived, SlotLeft
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
@@ -32,11 +46,14 @@ from tests.simulation.world import World
 #: Some 15 s on an idle machine, of which a busy one makes minutes; `python -m tests.simulation --seeds 10000` is the long way.
 SEEDS = 200
 pytestmark = pytest.mark.timeout(900)
-#: The control partition's, where no trouble of a shard reaches; and slots move while nothing runs: tests/api/test_moving.py.
+#: The control partition's, where no trouble of a shard reaches; slots move while nothing runs: tests/api/test_moving.py; and edge agents:
+#: tests/pure/test_edge_outbox.py.
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
     TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
-    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan,
+    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved,
+    EdgeConnected, EdgeDisconnected, EdgeReported, EdgeActionQueued, EdgeDelivered, EdgeActionChanged, EdgeConfigured, EdgeCheckAsked,
+    EdgeNoticed, EdgeForgotten,
 }  # fmt: skip
 
 

@@ -327,8 +327,9 @@ class Runs(Area):
                 if event.due_at in self._begun:
                     watcher.fail(f"{event.playbook} is begun twice for {event.due_at}")
                 self._begun.add(event.due_at)
-            case ClockSetBack():
-                self._begun = {at for at in self._begun if at - event.after <= LATE_MAX_S}
+            case ClockSetBack() if any(at - event.after > LATE_MAX_S for at in self._begun):
+                # What a clock began that was far ahead is forgotten, and with it what one began before that was ahead by little.
+                self._begun = {at for at in self._begun if at <= event.after}
             case RunNotStarted():
                 self._met.add(event.incident_id)
             case _:
