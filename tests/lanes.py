@@ -58,11 +58,11 @@ LINT = (
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("check", ("tests/test_*.py", "tests/pure"), 180, beside=LINT),
+        Lane("check", ("tests/test_*.py", "tests/pure"), 260, beside=LINT),
         Lane("stores", ("tests/contract",), 300),
-        Lane("api", ("tests/api",), 450),
+        Lane("api", ("tests/api",), 650),
         Lane("cli", ("tests/cli",), 220),
-        Lane("sim", ("tests/simulation",), 270),
+        Lane("sim", ("tests/simulation",), 360),
         # Each of these owns a Ray, which takes the machine for itself: alone, and last.
         Lane("ray", ("tests/cluster",), 500, workers=()),
     )
