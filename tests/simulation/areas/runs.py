@@ -60,7 +60,7 @@ from models.shard.messages import Command
 from models.shard.messages import encode as encode_command
 from models.shard.mutes import Mutes
 from models.shard.runs import Runs as RunsOfShard
-from models.shard.schedules import LATE_MAX_S, RunLeftOut, RunScheduled, SchedulesFollowed
+from models.shard.schedules import LATE_MAX_S, RunScheduled, SchedulesFollowed
 from tests.simulation.area import Area
 from tests.simulation.areas.notifications import Notifications
 
@@ -216,7 +216,7 @@ class Runs(Area):
         {
             PlaybooksHeard, PlaybooksChosen, PlaybookTaken, RunStarted, RunNotStarted, StepBegan, RoundBegan, ActionAsked,
             ActionAnswered, ApprovalAsked, ApprovalGiven, UndoBegan, StepEnded, RunHeld, RunEnding, RunEnded,
-            CaptureKept, TaskPlanned, SchedulesFollowed, RunScheduled, RunLeftOut,
+            CaptureKept, TaskPlanned, SchedulesFollowed, RunScheduled,
         }
     )  # fmt: skip
 
