@@ -111,17 +111,26 @@ class Caller:
         self._connection = http.client.HTTPConnection(self._place, timeout=60)
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
         try:
-            data = None if body is None else json.dumps(body).encode()
+            status, text = self._asked(method, path, data)
+        except (OSError, http.client.HTTPException):
+            if method != "GET":
+                raise
+            # It was idle for longer than a connection is kept.
+            status, text = self._asked(method, path, data)
+        if status >= 300:
+            raise RuntimeError(f"{method} {path}: {status} {text[:200]!r}")
+        return json.loads(text) if text else None
+
+    def _asked(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
+        try:
             self._connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
             answer = self._connection.getresponse()
-            text = answer.read()
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             raise
-        if answer.status >= 300:
-            raise RuntimeError(f"{method} {path}: {answer.status} {text[:200]!r}")
-        return json.loads(text) if text else None
 
 
 def alert(service: str, bench: str) -> dict[str, object]:
