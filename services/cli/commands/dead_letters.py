@@ -125,21 +125,13 @@ def list_letters(
     llm-im dead-letters list --door mapped --since 2h
     """
     found = list(ids.walk(asked.client(), wanted.query(), limit + 1, PATH))
-    shown, more = found[:limit], len(found) > limit
-    match output.form_of(form, asked.as_json):
-        case Output.JSON:
-            output.write_json({"items": shown, "more": more})
-            return
-        case Output.CSV:
-            output.write_csv(COLUMNS, shown)
-        case Output.ID:
-            output.write_ids(shown)
-        case kind if shown:
-            output.write_table(COLUMNS, shown, kind is Output.WIDE)
-        case _:
-            typer.echo("no matching dead letters" if wanted.query() else "no dead letters")
-    if more:
-        typer.echo(f"there are more than these {len(shown):,}: raise --limit", err=True)
+    output.write_list(
+        COLUMNS,
+        found,
+        limit,
+        output.form_of(form, asked.as_json),
+        "no matching dead letters" if wanted.query() else "no dead letters",
+    )
 
 
 @app.command(epilog=EPILOG)

@@ -64,21 +64,7 @@ def agents(
     llm-im edge agents
     """
     found = list(ids.walk(client_of(url, context, token_file), (), limit + 1, PATH))
-    shown, more = found[:limit], len(found) > limit
-    match output.form_of(form, as_json):
-        case Output.JSON:
-            output.write_json({"items": shown, "more": more})
-            return
-        case Output.CSV:
-            output.write_csv(COLUMNS, shown)
-        case Output.ID:
-            output.write_ids(shown)
-        case kind if shown:
-            output.write_table(COLUMNS, shown, kind is Output.WIDE)
-        case _:
-            typer.echo("no edge agent has connected")
-    if more:
-        typer.echo(f"there are more than these {len(shown):,}: raise --limit", err=True)
+    output.write_list(COLUMNS, found, limit, output.form_of(form, as_json), "no edge agent has connected")
 
 
 @app.command(epilog=EPILOG)

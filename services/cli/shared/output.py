@@ -133,6 +133,28 @@ def _make_room(widths: list[int], columns: Sequence[Column], room: int) -> None:
         over -= 1
 
 
+def write_list(
+    columns: Sequence[Column], found: Sequence[Row], limit: int, form: Output, nothing: str
+) -> None:
+    """The first `limit` of the rows in the form that was asked for, and whether there are more; `nothing` is what a table says when there
+    are none."""
+    shown, more = found[:limit], len(found) > limit
+    match form:
+        case Output.JSON:
+            write_json({"items": shown, "more": more})
+            return
+        case Output.CSV:
+            write_csv(columns, shown)
+        case Output.ID:
+            write_ids(shown)
+        case _ if shown:
+            write_table(columns, shown, form is Output.WIDE)
+        case _:
+            typer.echo(nothing)
+    if more:
+        typer.echo(f"there are more than these {len(shown):,}: raise --limit", err=True)
+
+
 def write_json(body: object) -> None:
     """One line of JSON. It is ASCII, so nothing in it steers a terminal."""
     typer.echo(json.dumps(body))

@@ -61,26 +61,11 @@ def history(
         return
     if incident is not None:
         rows = client.get_json(f"{ids.PATH}/{ids.find_one(client, incident)}/runs")["items"][:limit]
-        more = False
     else:
         query = [("playbook", playbook)] if playbook else []
         query += [("active", "true")] if active else []
         rows = list(ids.walk(client, query, limit + 1, RUNS))
-        rows, more = rows[:limit], len(rows) > limit
-    match output.form_of(form, as_json):
-        case Output.JSON:
-            output.write_json({"items": rows, "more": more})
-            return
-        case Output.CSV:
-            output.write_csv(RUN_COLUMNS, rows)
-        case Output.ID:
-            output.write_ids(rows)
-        case kind if rows:
-            output.write_table(RUN_COLUMNS, rows, kind is Output.WIDE)
-        case _:
-            typer.echo("no runs")
-    if more:
-        typer.echo(f"there are more than these {len(rows):,}: raise --limit", err=True)
+    output.write_list(RUN_COLUMNS, rows, limit, output.form_of(form, as_json), "no runs")
 
 
 def _show(run: dict[str, Any]) -> None:
