@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from models.settings.secrets import Secret
-from models.settings.values import Duration, Section, wrong_url
+from models.settings.values import AbsolutePath, Duration, Section, wrong_url
 
 
 class Dialled(Section):
@@ -27,9 +27,9 @@ class Dialled(Section):
         le=3600,
         description="Pause before we try again; it doubles while it is away, up to 5 minutes.",
     )
-    tls_cert: str | None = Field(None, description="File with our client certificate, as PEM.")
-    tls_key: str | None = Field(None, description="File with its key.")
-    tls_ca: str | None = Field(
+    tls_cert: AbsolutePath | None = Field(None, description="File with our client certificate, as PEM.")
+    tls_key: AbsolutePath | None = Field(None, description="File with its key.")
+    tls_ca: AbsolutePath | None = Field(
         None, description="File with PEM certificates that are trusted; none: the system's."
     )
 

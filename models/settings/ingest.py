@@ -12,7 +12,7 @@ from models.alerts.matchers import MatcherTuple, parse_filters
 from models.alerts.relabel import CompiledRelabel, Relabel
 from models.errors import Malformed, TooLarge
 from models.incidents.incident import Severity
-from models.settings.values import LIVE, Section
+from models.settings.values import LIVE, AbsolutePath, Section
 
 #: Each alert that is new to a gateway is tried with all of them; a large installation has some dozens.
 RULES_MAX = 500
@@ -135,7 +135,7 @@ class RelabelRule(Section):
         "",
         description="A regular expression for all of `from`. Its groups fill `$1` or `${name}` in `set` and `service`.",
     )
-    map: str = Field(
+    map: AbsolutePath = Field(
         "",
         max_length=4096,
         description="Absolute path of a CSV file with a header: the first column is looked up, the others are labels.",
@@ -171,15 +171,6 @@ class RelabelRule(Section):
     def _to_names(cls, value: dict[str, str]) -> dict[str, str]:
         if len({*value.values()}) < len(value) or "" in value.values():
             raise ValueError("expected another new name for each label, none of them empty")
-        return value
-
-    @field_validator("map")
-    @classmethod
-    def _is_absolute(cls, value: str) -> str:
-        if value and not value.startswith("/"):
-            raise ValueError(
-                f"expected an absolute path, not {value[:80]!r}: every process has a working folder of its own"
-            )
         return value
 
     @field_validator("extract")

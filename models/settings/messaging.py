@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from models.settings.processes import ANNOUNCER, COLLECTOR
 from models.settings.secrets import Secret
-from models.settings.values import LATER, Duration, Section, WrongAt
+from models.settings.values import LATER, AbsolutePath, Duration, Section, WrongAt
 
 #: Ports of the three, where an address names none.
 PORTS = {"kafka": 9092, "nats": 4222, "rabbitmq": 5672}
@@ -68,14 +68,14 @@ class Messaging(Section):
     )
     virtual_host: str = Field("/", min_length=1, max_length=256, description="RabbitMQ's virtual host.")
     tls: bool = Field(False, description="Whether to connect by TLS.")
-    tls_ca: str | None = Field(
+    tls_ca: AbsolutePath | None = Field(
         None,
         description="PEM file with the certificates that the server's must be signed by. None: the system's.",
     )
-    tls_cert: str | None = Field(
+    tls_cert: AbsolutePath | None = Field(
         None, description="PEM file with our own certificate, if the server asks for one."
     )
-    tls_key: str | None = Field(None, description="PEM file with its key.")
+    tls_key: AbsolutePath | None = Field(None, description="PEM file with its key.")
 
     @model_validator(mode="after")
     def _fits(self) -> Messaging:

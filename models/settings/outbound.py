@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from models.durations import per_second
 from models.response.guard import Allowed
 from models.settings.processes import RESPONDER
-from models.settings.values import LIVE, NONE, Duration, Rate, Section, some_rate
+from models.settings.values import LIVE, NONE, AbsolutePath, Duration, Rate, Section, some_rate
 
 
 class BreakerSettings(Section):
@@ -61,7 +61,7 @@ class OutboundSettings(Section):
         description='Private addresses that URLs from alerts and templates may lead to: addresses (`"10.1.2.3"`), networks (`"10.0.0.0/8"`), host names, and suffixes of host names (`".svc.cluster.local"`). A metadata service of a cloud must be allowed by its address.',
         json_schema_extra=LIVE,
     )
-    ca_file: str | None = Field(
+    ca_file: AbsolutePath | None = Field(
         None,
         description="File with PEM certificates that are trusted beside the system's. None: only the system's.",
     )

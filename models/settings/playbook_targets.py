@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from models.settings.secrets import Secret
-from models.settings.values import Duration, Section, wrong_url
+from models.settings.values import AbsolutePath, Duration, Section, wrong_url
 
 #: Services and patterns of services.
 SERVICES_MAX = 10_000
@@ -134,14 +134,14 @@ class Script(Section):
     """A program that playbooks may run by its name. It gets no shell, no input but its arguments and `stdin`, and an environment
     with nothing in it but what stands here."""
 
-    path: str = Field(description="Absolute path of the program.")
+    path: AbsolutePath = Field(min_length=1, description="Absolute path of the program.")
     args: list[str] = Field([], max_length=100, description="Arguments before those that a playbook gives.")
     allow_args: bool = Field(True, description="Whether a playbook may add arguments.")
     environment: dict[str, str] = Field({}, description="Its environment variables, beside PATH and LANG.")
     secrets: dict[str, Secret] = Field(
         {}, description="Environment variables with secrets: taken out of all that it writes. Secret."
     )
-    folder: str = Field("/", description="Its working directory.")
+    folder: AbsolutePath = Field("/", min_length=1, description="Its working directory.")
     timeout: Duration = Field(
         60.0, ge=0.1, le=3600, description="Then it is killed, with all that it started."
     )
@@ -151,13 +151,6 @@ class Script(Section):
     output_kib: int = Field(
         256, ge=1, le=4096, description="Most output that is kept, in KiB; the rest is dropped."
     )
-
-    @field_validator("path", "folder")
-    @classmethod
-    def _is_absolute(cls, value: str) -> str:
-        if not value.startswith("/") or "\0" in value:
-            raise ValueError(f"expected an absolute path, not {value!r}")
-        return value
 
 
 class WarRoom(Section):
@@ -180,7 +173,7 @@ class PolicyFiles(Section):
     """Policies in Rego, evaluated here: for those who run no policy server. With
     `integrations.llm_governance_core.enabled` that server is asked instead."""
 
-    files: list[str] = Field(
+    files: list[AbsolutePath] = Field(
         [],
         max_length=1000,
         description="Files with policies (`.rego`) and data (`.json`), by absolute path. Empty: no policy is asked.",
@@ -190,15 +183,6 @@ class PolicyFiles(Section):
         pattern=r"^[A-Za-z_]\w*([./][A-Za-z_]\w*)*$",
         description="The package, or the rule in it, whose value is the decision: `incidents` is `data.incidents`.",
     )
-
-    @field_validator("files")
-    @classmethod
-    def _are_absolute(cls, value: list[str]) -> list[str]:
-        for name in value:
-            # Who reads them has a working folder of its own.
-            if not name.startswith("/"):
-                raise ValueError(f"expected absolute paths, not {name!r}")
-        return value
 
 
 class PlaybookTargets(Section):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from models.settings.playbook_targets import PlaybookTargets
 from models.settings.processes import RESPONDER, SHARD
-from models.settings.values import LIVE, Duration
+from models.settings.values import LIVE, AbsolutePath, Duration
 
 
 class Playbooks(PlaybookTargets):
@@ -18,7 +18,7 @@ class Playbooks(PlaybookTargets):
         False,
         description="`true`: playbooks that match an incident run. `false`: they can be applied and looked at, and nothing runs.",
     )
-    folder: str | None = Field(
+    folder: AbsolutePath | None = Field(
         None,
         description="Folder whose `*.yaml` files are applied as playbooks at each start. None: playbooks are applied by `llm-im playbooks apply`.",
     )

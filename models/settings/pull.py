@@ -11,7 +11,7 @@ from models.alerts.matchers import parse_filters
 from models.errors import Malformed, TooLarge
 from models.settings.processes import COLLECTOR
 from models.settings.secrets import Secret
-from models.settings.values import Duration, Section, wrong_url
+from models.settings.values import AbsolutePath, Duration, Section, wrong_url
 
 #: Servers of a kind.
 SERVERS_MAX = 100
@@ -36,11 +36,11 @@ class PolledServer(Section):
     )
     username: str | None = Field(None, description="User of basic authentication, instead of a token.")
     password: Secret | None = Field(None, description="Its password. Secret.")
-    ca_file: str | None = Field(
+    ca_file: AbsolutePath | None = Field(
         None, description="File with PEM certificates that are trusted beside the system's."
     )
-    cert_file: str | None = Field(None, description="File with our client certificate, as PEM.")
-    key_file: str | None = Field(None, description="File with its key.")
+    cert_file: AbsolutePath | None = Field(None, description="File with our client certificate, as PEM.")
+    key_file: AbsolutePath | None = Field(None, description="File with its key.")
 
     @field_validator("url")
     @classmethod

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, get_args
 
 from pydantic import (
+    AfterValidator,
     AnyHttpUrl,
     BaseModel,
     BeforeValidator,
@@ -71,6 +72,18 @@ MaybeDuration = Annotated[
     BeforeValidator(_none_or),
     WithJsonSchema({"anyOf": [*_SCHEMA["anyOf"], {"const": NONE}, {"type": "null"}]}),
 ]
+
+
+def _absolute(path: str) -> str:
+    if (path and not path.startswith("/")) or "\0" in path:
+        raise ValueError(
+            f"expected an absolute path, not {path[:80]!r}: every process has a working folder of its own"
+        )
+    return path
+
+
+#: A file or a folder that a process reads while it runs. Empty where that means none.
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 #: How often, as "5000/s".
 Rate = Annotated[str, Field(pattern=r"^\d+/(s|m|h)$", description="A rate, such as 5000/s.")]
 

@@ -127,8 +127,10 @@ def _email(given: Given, of: Importing) -> Fields | None:
     for name, node in headers.items():
         given.report.say(node.line, f"headers.{name}: no counterpart; left out")
     tls = given.inner("tls_config")
-    if ca_file := tls.text("ca_file"):
+    if (ca_file := tls.text("ca_file")).startswith("/"):
         fields["ca_file"] = ca_file
+    elif ca_file:
+        given.report.say(tls.line_of("ca_file"), "tls_config.ca_file: set it by its absolute path; left out")
     _say_unused_tls(tls)
     return fields
 

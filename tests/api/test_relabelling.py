@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import websockets
+from structlog.testing import capture_logs
 
 from services.ingest import rules as kept
 from tests.api.gateway_in_process import SECOND_SHARD_SERVICE, System, alert, system
@@ -145,18 +146,17 @@ async def test_a_table_gives_labels_and_is_read_again_when_it_changes(tmp_path: 
         assert [each["team"] for each in await labels(ours) if each["alertname"] == "B"] == ["search"]
 
 
-async def test_a_table_that_becomes_wrong_is_told_and_the_one_before_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_table_that_becomes_wrong_is_told_and_the_one_before_goes_on(tmp_path: Path) -> None:
     path = table(tmp_path, "service,team\napi,ml\n")
     async with system(ingest={"relabel": [{"name": "team", "from": "service", "map": path}]}) as ours:
         Path(path).write_text("service,team\napi,ml\napi,secret-team\n")
-        await followed(ours)
-        await followed(ours)
+        with capture_logs() as logs:
+            await followed(ours)
+            await followed(ours)
         await ours.post("/v1/alerts", alert("A"))
 
         assert [each.get("team") for each in await labels(ours)] == ["ml"]
-        told = [line for line in capsys.readouterr().out.splitlines() if "can't be read" in line]
+        told = [str(line) for line in logs if "can't be read" in line["event"]]
         assert len(told) == 1 and "line 3: line 2 has the same first column" in told[0]
         assert "secret-team" not in told[0]
 

@@ -250,3 +250,15 @@ def test_whatever_stands_where_something_else_was_expected_is_reported_and_no_tr
         assert made.report, text
         count += 1
     assert count > 1000
+
+
+def test_a_file_by_a_relative_path_is_left_out_and_that_is_said() -> None:
+    text = (
+        "route: {receiver: ops}\nreceivers:\n- name: ops\n  email_configs:\n"
+        "  - {to: ops@example.org, from: am@example.org, smarthost: 'mail.example.org:587', tls_config: {ca_file: ca.pem}}\n"
+    )
+
+    found = import_alertmanager(text, "am.yml")
+
+    assert "am.yml:5: tls_config.ca_file: set it by its absolute path; left out" in found.report
+    assert "ca.pem" not in found.text

@@ -111,6 +111,8 @@ def something_for(key: Key) -> str:
         return str(default).lower()
     if default is not None:
         return f"{default}s" if key.is_duration else str(default)
+    if key.path[-1] in ("folder", "ca_file", "tls_ca", "tls_cert", "tls_key"):
+        return "/etc/llm-im/x"
     for kind, value in ((int, "1"), (float, "1h"), (bool, "true"), (Secret, "x"), (str, "x")):
         if kind in key.kinds:
             return value

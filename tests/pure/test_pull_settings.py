@@ -46,7 +46,7 @@ ALL = {
         ({"pull": {"alertmanager": [{**ALERTMANAGER, "matchers": ["=x"]}]}}, "bad matcher format"),
         ({"pull": {"alertmanager": [{**ALERTMANAGER, "username": "x"}]}}, "username and password together"),
         ({"pull": {"alertmanager": [{**ALERTMANAGER, "token": "x", "username": "x"}]}}, "either a token"),
-        ({"pull": {"taxii": [{**TAXII, "cert_file": "x"}]}}, "cert_file and key_file together"),
+        ({"pull": {"taxii": [{**TAXII, "cert_file": "/x"}]}}, "cert_file and key_file together"),
         ({"pull": {"taxii": [{**TAXII, "added_after": "yesterday"}]}}, "should match pattern"),
         ({"pull": {"taxii": [{**TAXII, "name": "Feed 1"}]}}, "should match pattern"),
         ({"integrations": {"llm_sentinel": {"endpoint": "sentinel"}}}, "a host and a port"),
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_told_in_words(given: dict[str, object], said: str) -> 
     ("given", "said"),
     [
         ({"llm_sentinel": {**SENTINEL, "auth_token_env": "NO_SUCH_TOKEN"}}, "no such variable"),
-        ({"llm_shield": {"tls_cert": "x"}}, "tls_cert and tls_key together"),
+        ({"llm_shield": {"tls_cert": "/x"}}, "tls_cert and tls_key together"),
         ({"llm_edge_agent": {"enabled": True, "discovery_mode": "consul"}}, 'only "static" is built'),
     ],
 )

@@ -153,6 +153,8 @@ def other(key: Key) -> Settings:
     value = OTHERS.get(key.name)
     if value is None:
         value = default + 1 if isinstance(default, int | float) else f"{default}x"
+        if key.path[-1] in ("tls_ca", "tls_cert", "tls_key", "folder"):
+            value = "/etc/llm-im/x"
     given = copy.deepcopy(AROUND.get(key.name, {}))
     section: Any = given
     for name in key.path[:-1]:

@@ -144,6 +144,8 @@ def test_none_takes_a_target_away() -> None:
         ("[server]\nhttp_host = 1", "server.http_host: expected text in quotes, not 1"),
         ('[server]\nhold = "2m"', 'server.hold: expected at most 1m, not "2m"'),
         ('[server]\nhold = "5 minutes"', 'server.hold: expected a duration such as "30s", "5m", "1h" or "90d", not \'5 minutes\''),
+        ('[playbooks]\nfolder = "books"', "playbooks.folder: expected an absolute path, not 'books': every process has a working folder of its own"),
+        ('[messaging]\ntls_ca = "ca.pem"', "messaging.tls_ca: expected an absolute path, not 'ca.pem': every process has a working folder of its own"),
         ('[server]\nhttp_host = "*"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not '*'"),
         ('[server]\nhttp_host = ""', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not ''"),
         ('[server]\nhttp_host = "127.0.0.1:80"', "server.http_host: expected an address such as 127.0.0.1, ::1 or 0.0.0.0, or a host name, not '127.0.0.1:80'"),

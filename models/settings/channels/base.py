@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from models.errors import Refused
 from models.settings.secrets import Secret
-from models.settings.values import Duration, Rate, Section, some_rate, wrong_url
+from models.settings.values import AbsolutePath, Duration, Rate, Section, some_rate, wrong_url
 
 #: Of a header's name: RFC 9110's token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -106,7 +106,7 @@ class ReceiverBase(Section):
         None,
         description='How often it is called at most by each responder, as in "60/m"; 10 seconds\' worth at once. Unset: `outbound.rate`.',
     )
-    ca_file: str = Field(
+    ca_file: AbsolutePath = Field(
         "",
         max_length=4096,
         description="File with PEM certificates that are trusted beside the system's. Empty: that of `outbound.ca_file`, if there is one.",
