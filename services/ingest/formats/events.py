@@ -74,12 +74,12 @@ class EventsFormat(WebhookFormat):
 
     def target(self, request: Request) -> tuple[Format, Request]:
         """The format of a request, and the request as if it had been sent there. Raises Malformed, Unauthorized."""
-        forms = self.shared.formats
-        form = (
-            forms[_BY_TYPE[request.content_type]]
-            if request.content_type in _BY_TYPE
-            else self._by_its_shape(request)
-        )
+        form: Format | None
+        form, body = self._known_form(request), None
+        if form is None:
+            body = read_json(request.body, BODY_MAX_BYTES)
+            form = self._by_shape(request, body)
+            self._remember(request, form)
         as_named = Request(
             form.path,
             request.body,
@@ -95,24 +95,26 @@ class EventsFormat(WebhookFormat):
         # A letter has no signature any more: who has it read again answers for it.
         if form.is_signed and not request.is_letter:
             form.verify(as_named)
+        if body is not None and isinstance(form, WebhookFormat):
+            form.take_json(as_named, body)
         return form, as_named
 
-    def _by_its_shape(self, request: Request) -> Format:
-        """_by_shape(), remembered."""
-        settings, digest = self.shared.settings, self.digest_of(request)
-        known = self._known(digest, request)
-        if known is not None:
-            return self.shared.formats[known.note]
-        form = self._by_shape(request)
-        if digest and self.shared.bodies.came_before(digest):
-            self.shared.bodies.keep(digest, KnownBody((), (), form.name), settings)
-        return form
-
-    def _by_shape(self, request: Request) -> Format:
-        forms = self.shared.formats
+    def _known_form(self, request: Request) -> Format | None:
+        """The format of a request whose body need not be looked into."""
+        if request.content_type in _BY_TYPE:
+            return self.shared.formats[_BY_TYPE[request.content_type]]
         if b"ce-specversion" in request.headers:
-            return forms["cloudevents"]
-        body = read_json(request.body, BODY_MAX_BYTES)
+            return self.shared.formats["cloudevents"]
+        known = self._known(self.digest_of(request), request)
+        return None if known is None else self.shared.formats[known.note]
+
+    def _remember(self, request: Request, form: Format) -> None:
+        digest = self.digest_of(request)
+        if digest and self.shared.bodies.came_before(digest):
+            self.shared.bodies.keep(digest, KnownBody((), (), form.name), self.shared.settings)
+
+    def _by_shape(self, request: Request, body: object) -> Format:
+        forms = self.shared.formats
         for form in forms.values():
             if isinstance(form, JsonFormat) and form.recognises(body, request.headers):
                 return form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from models.shard.messages import REASONS
+from models.shard.messages import REASONS, Decision
 from services.ingest.formats.answers import (
     Answer,
     encode_json,
@@ -30,44 +30,34 @@ async def received(reading: Reading, receipt: Receipt, format_name: str = "") ->
     faults = {fault.index: fault for fault in reading.faults}
     stored = 0
     encoded: list[bytes] = []
+    alike: dict[tuple[Decision, bytes], bytes] = {}
     for first in range(0, reading.count, ITEMS_SLICE):
         if first:
             await asyncio.sleep(0)
-        items: list[dict[str, object]] = []
+        items: list[bytes] = []
         for place in range(first, min(first + ITEMS_SLICE, reading.count)):
             column = columns.get(place)
             if column is None and place in reading.filtered:
-                items.append(
-                    {
-                        "index": place,
-                        "status": 202,
-                        "decision": FILTERED,
-                        "reason": reading.filtered[place],
-                        "incident_id": None,
-                    }
-                )
+                items.append(_item(place, _taken(FILTERED, reading.filtered[place], b"")))
                 continue
             if column is None:
                 fault = faults[place]
-                items.append({"index": place, "status": fault.status, "error": fault.message})
+                items.append(_item(place, {"status": fault.status, "error": fault.message}))
                 continue
             decision = receipt.decisions[column]
             if decision is None:
                 failed = receipt.errors[column]
-                items.append({"index": place, "status": status_of(failed), "error": str(failed)})
+                items.append(_item(place, {"status": status_of(failed), "error": str(failed)}))
                 continue
             stored += 1
             identity = receipt.incident_ids[column]
-            items.append(
-                {
-                    "index": place,
-                    "status": 202,
-                    "decision": decision.name.lower(),
-                    "reason": REASONS[decision],
-                    "incident_id": str(UUID(bytes=identity)) if identity else None,
-                }
-            )
-        encoded.append(encode_json(items)[1:-1])
+            said = alike.get((decision, identity))
+            if said is None:
+                # Most of a request is of a few incidents.
+                said = encode_json(_taken(decision.name.lower(), REASONS[decision], identity))[1:]
+                alike[decision, identity] = said
+            items.append(b'{"index":%d,%b' % (place, said))
+        encoded.append(b",".join(items))
     error = error_of(receipt)
     filtered = len(reading.filtered)
     if stored + filtered == reading.count:
@@ -85,3 +75,12 @@ async def received(reading: Reading, receipt: Receipt, format_name: str = "") ->
         b",".join(encoded),
     )
     return Answer(status, b"application/json", body, retry_after(error))
+
+
+def _taken(decision: str, reason: str, identity: bytes) -> dict[str, object]:
+    incident_id = str(UUID(bytes=identity)) if identity else None
+    return {"status": 202, "decision": decision, "reason": reason, "incident_id": incident_id}
+
+
+def _item(place: int, said: dict[str, object]) -> bytes:
+    return encode_json({"index": place, **said})
