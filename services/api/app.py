@@ -38,6 +38,7 @@ from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.repairs import add_repair_routes
+from services.api.v1.reports import Reporting, add_report_route
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
 from services.api.v1.routing import ReceiverDesk, add_routing_routes
@@ -98,6 +99,7 @@ def build_app(
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_repair_routes(app, RunReads(reads))
     add_edge_routes(app, edge, bodies)
+    add_report_route(app, Reporting(reads, RunReads(reads), clock, settings))
     ground = Ground(reads, RunReads(reads), silences, heartbeats, Doing(reads, commands, clock), clock)
     add_graphql_route(app, ground, bodies)
     add_config_routes(app, reload, bodies)
