@@ -140,6 +140,11 @@ def _attributes(owner: Fields) -> dict[str, str]:
 
 def _value(value: object, path: str, depth: int) -> str:
     """An AnyValue as text."""
+    if isinstance(value, dict) and len(value) == 1:
+        # Most are; what follows names what is wrong.
+        said = value.get("stringValue")
+        if isinstance(said, str) and said.isascii():
+            return said.strip()
     if depth > DEPTH_MAX:
         raise Malformed(f"{path}: nested too deeply")
     one = Fields({} if value is None else value, path)
