@@ -113,12 +113,7 @@ def add_stats_route(app: FastAPI, reads: Reads, clock: Clock) -> None:
 
     async def stats(params: Annotated[StatsParams, Query()]) -> Response:
         """Figures about the incidents that match the filters: now, and over a window. Counted on request."""
-        window_s = duration_of(params.window, "window")
-        if not 0 < window_s <= WINDOW_MAX_S:
-            raise Malformed(f"window: expected more than 0 and at most {WINDOW_MAX_S / 86400:g}d")
-        now = clock.now()
-        figures = await gather(reads.asking, params.wanted(), now=now, since=now - window_s)
-        return json_response(_body(figures, now, window_s))
+        return json_response(await stats_of(reads, clock, params))
 
     app.add_api_route(
         f"{PREFIX}/stats",
@@ -129,6 +124,16 @@ def add_stats_route(app: FastAPI, reads: Reads, clock: Clock) -> None:
         dependencies=[Depends(requires(READ))],
         tags=["incidents"],
     )
+
+
+async def stats_of(reads: Reads, clock: Clock, params: StatsParams) -> StatsBody:
+    """The figures. Raises Malformed for a bad window, Unavailable."""
+    window_s = duration_of(params.window, "window")
+    if not 0 < window_s <= WINDOW_MAX_S:
+        raise Malformed(f"window: expected more than 0 and at most {WINDOW_MAX_S / 86400:g}d")
+    now = clock.now()
+    figures = await gather(reads.asking, params.wanted(), now=now, since=now - window_s)
+    return _body(figures, now, window_s)
 
 
 def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
