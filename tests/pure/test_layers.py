@@ -58,7 +58,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),
     "starlette": ("services/api/*.py", "services/wiring/serve_app.py"),
-    "uvicorn": ("services/machine/http_protocol.py",), "websockets": (),
+    "uvicorn": ("services/machine/http_protocol.py", "services/machine/websocket_protocol.py"),
+    "websockets": ("services/machine/websocket_protocol.py",),
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
