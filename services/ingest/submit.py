@@ -85,7 +85,8 @@ class Submitter:
         return await answer
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Receipt], object]) -> None:
-        """submit() of up to MESSAGE_ALERTS_MAX alerts without a task: done() gets the receipt."""
+        """submit() of up to MESSAGE_ALERTS_MAX alerts without a task: done() gets the receipt, perhaps before this returns; what it
+        raises is logged."""
         for part in self._parts(reading, arrival, done):
             part.go_on()
 
@@ -103,10 +104,10 @@ class Submitter:
                 found.append(column)
         count = len(reading.memories)
         receipt = Receipt([None] * count, [b""] * count if arrival.want_ids else [], {})
-        if not columns:
-            done(receipt)
-            return ()
         request = _Request(reading, arrival, receipt, len(columns), done)
+        if not columns:
+            request.over()
+            return ()
         return [_Part(request, self.lines[shard], self._ids, its) for shard, its in columns.items()]
 
 
@@ -123,7 +124,14 @@ class _Request:
     def part_over(self) -> None:
         self.parts_left -= 1
         if not self.parts_left:
+            self.over()
+
+    def over(self) -> None:
+        try:
             self.done(self.receipt)
+        except Exception:
+            # A bug of who waits: it must not look like one of the shard, nor be told again.
+            log.exception("bug: a request could not be told its answer", door=self.arrival.format)
 
 
 class _Part(Waiting):

@@ -99,11 +99,11 @@ class Messages:
             return False
 
         def stored(_reading: Reading, receipt: Receipt) -> None:
-            self._observe(begun)
             error = worst(receipt)
+            done(error)
+            self._observe(begun)
             if error is None:
                 self._count("stored")
-            done(error)
 
         try:
             needs.intake.begin(reading, self._arrival(form, request, message.delivery, message), stored)
