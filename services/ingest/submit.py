@@ -187,19 +187,22 @@ class _Part(Waiting):
     def _make(self, columns: list[int]) -> None:
         """What put() and message() need."""
         reading, arrival = self._request.reading, self._request.arrival
-        # A delivery is remembered with its answer, so it must be answered at once: with all bodies.
         whole = self._scoped is not None
         memories = [reading.memories[column] for column in columns]
         ends = [reading.ends[column] for column in columns]
         self._memories, self._ends = memories, ends
         self._keys = [memory.key for memory in memories]
+        self._said = bytes([reading.said[column] for column in columns]) if reading.said else b""
+        only_fires = not self._said and min(ends) > arrival.received_at
+        # A delivery is remembered with its answer, so its shard decides all of it at once: with all bodies, if there is anything
+        # to decide.
+        spares = not whole or (only_fires and all([memory.is_known for memory in memories]))
         self._bodies = [
-            b"" if memory.is_known and not whole else reading.body(column)
+            b"" if memory.is_known and spares else reading.body(column)
             for memory, column in zip(memories, columns, strict=True)
         ]
-        self._said = bytes([reading.said[column] for column in columns]) if reading.said else b""
         self.alerts = len(columns)
-        if whole or arrival.trace is not None or self._said or min(ends) <= arrival.received_at:
+        if whole or arrival.trace is not None or not only_fires:
             self.share = None
         else:
             # What all repeats is decided at once, which one new alert among them would prevent.
