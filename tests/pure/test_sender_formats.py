@@ -89,7 +89,7 @@ def test_no_body_is_recognised_by_two_formats() -> None:
 
 
 def test_an_array_is_known_by_its_first_element() -> None:
-    """Nothing else of one is read to find out what it is (events.py)."""
+    """Nothing else of one is read to find out what it is (services/ingest/formats/events.py)."""
     others = [{}, {"labels": {"alertname": "Down"}}, *(body for _name, body in BODIES)]
     for _name, body in BODIES:
         whole = [*body, *others] if isinstance(body, list) else [body, *others]
