@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from services.ingest.doors.grpc import alerts as grpc_door
+from services.ingest.formats.events import EventsFormat
 from services.ingest.skew import Skews
+from services.ingest.sources import nats
+from services.ingest.sources.messages import Messages
 from services.ingest.submit import Submitter, _Part
 from tests.api.gateway_in_process import System, alert, system
 from tests.api.queue_peers import NatsPeer
 from tests.api.test_alert_stream import opened, told
 from tests.api.test_grpc import ACCEPTED, RETRY, listening, message
 from tests.api.test_hot import open_to, request, under_way
-from tests.api.test_queues import are_there, is_empty, until
+from tests.api.test_queues import are_there, is_empty, source_of, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -111,7 +114,7 @@ async def test_one_who_cannot_be_told_costs_nobody_else_his_answer(
         ).status == 200
 
 
-@pytest.mark.parametrize(("where", "name"), BUGS)
+@pytest.mark.parametrize(("where", "name"), [*BUGS, (EventsFormat, "target")])
 async def test_a_message_of_a_queue_and_those_behind_it_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type[Any], name: str
 ) -> None:
@@ -129,5 +132,29 @@ async def test_a_message_of_a_queue_and_those_behind_it_are_taken(
             await until(is_empty(peer, topic), "all acknowledged")
             await until(are_there(ours, await ours.names() | {"Next"}), "what comes next")
             assert len(letters) == 1
+    finally:
+        peer.stop()
+
+
+async def test_a_bug_that_ends_a_lane_is_told_and_its_queue_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "ACK_WAIT_S", 0.5)
+    peer = NatsPeer(tmp_path)
+    peer.start()
+    topic = peer.topic()
+
+    async def is_told() -> bool:
+        return "a bug" in source_of(ours).why_away
+
+    try:
+        await peer.create(topic)
+        async with system(messaging=peer.settings(topic)) as ours:
+            mended = breaks(monkeypatch, Messages, "begin")
+            await peer.publish(topic, [json.dumps([alert("Odd")]).encode()])
+            await until(is_told, "it is told")
+            mended()
+            await until(is_empty(peer, topic), "all acknowledged")
+            assert await ours.names() == {"Odd"}
     finally:
         peer.stop()
