@@ -66,6 +66,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "cronsim": ("models/playbook/values.py", "models/playbook/schedule.py", "services/playbooks/*.py"),
     "yaml": ("models/playbook/document.py", "services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "jinja2": ("models/playbook/template.py", "models/playbook/sandbox.py", "models/playbook/filters.py"),
+    "polars": ("services/cli/shared/parquet.py",),
     "graphql": ("services/api/graphql/*.py",),
     "requests": (), "httpx": (), "httpx2": (),
     "fsspec": ("services/upkeep/backup/place.py",),
