@@ -39,8 +39,8 @@ WARM_S = 6.0
 QUICK_TURNS, QUICK_TURN_S = 3, 2.0
 #: Senders at once, as HTTP has (benchmarks/ingest.py).
 SENDERS = 4
-#: Alerts, or batches, of a stream that wait for their acknowledgement.
-AHEAD = 1000
+#: Alerts, and batches, of a stream that wait for their acknowledgement: of batches as many as the server allows, as by the WebSocket.
+AHEAD, AHEAD_BATCHES = 1000, 16
 STREAM = "/llm.incident.v1.SentinelAlerts/StreamAlerts"
 STREAM_BATCHES = "/llm.incident.v1.SentinelAlerts/StreamBatches"
 FRAME_BYTES = 16_384
@@ -280,7 +280,7 @@ def wire_batches(http: str, port: int, seconds: float) -> tuple[int, float]:
 
     sent = messages()
     batches = [joined(sent[first : first + BATCH]) for first in range(0, len(sent), BATCH)]
-    count, took = wire(STREAM_BATCHES, batches, SENDERS, 1, seconds, port)
+    count, took = wire(STREAM_BATCHES, batches, SENDERS, AHEAD_BATCHES, seconds, port)
     return count * BATCH, took
 
 
@@ -374,7 +374,7 @@ def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
 WAYS: dict[str, Callable[[str, int, float], tuple[int, float]]] = {
     "http, 64 a request": http_64,
     "http /v1/alerts, 64 a request": http_v1,
-    "grpc, batches of 64, wire": wire_batches,
+    "grpc, stream of batches of 64, wire": wire_batches,
     "grpc, batches of 64, grpcio": grpc_batches,
     "grpc stream, one a message, wire": wire_stream,
     "grpc stream, one a message, grpcio": grpcio_stream,
