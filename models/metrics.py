@@ -156,6 +156,9 @@ METRICS: dict[str, Metric] = {
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
+    "llm_im_pages_total": Metric(
+        "counter", "Contacts of people on call: told, failed, or nobody where none could be found."
+    ),
     "llm_im_target_broken": Metric(
         "gauge", "1 while a target is not called because it fails, or tried again; by target."
     ),

@@ -25,6 +25,7 @@ from services.api.graphql.route import add_graphql_route
 from services.api.health import HealthGather, add_health_routes
 from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
+from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk, RunReads
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
@@ -37,6 +38,8 @@ from services.api.v1.dead_letters import add_dead_letter_routes
 from services.api.v1.edge import add_edge_routes
 from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
+from services.api.v1.oncall import add_oncall_routes
+from services.api.v1.people import add_people_routes
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.repairs import add_repair_routes
 from services.api.v1.reports import Reporting, add_report_route
@@ -70,6 +73,7 @@ def build_app(
     playbooks: PlaybookDesk,
     edge: EdgeAgents,
     heartbeats: HeartbeatDesk,
+    people: PeopleDesk,
     letters: LetterDesk,
     reload: Reload,
 ) -> FastAPI:
@@ -93,6 +97,8 @@ def build_app(
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
     add_heartbeat_routes(app, heartbeats, bodies)
+    add_people_routes(app, people, bodies)
+    add_oncall_routes(app, people, bodies)
     add_dead_letter_routes(app, letters, bodies)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)

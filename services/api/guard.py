@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 from starlette.responses import Response
 from starlette.websockets import WebSocket
@@ -43,6 +44,9 @@ KNOWN_MAX = 8192
 LOOK_AGAIN_S = 0.2
 #: Characters of a path or name that are logged: ours are shorter.
 PATH_CHARS = 200
+#: How paths of calendars end, and what of their query is looked at.
+CALENDAR = "/calendar.ics"
+QUERY_BYTES = 1024
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -154,7 +158,7 @@ class Guard:
                 return
             path = str(scope["path"])
             raw: list[tuple[bytes, bytes]] = scope["headers"]  # type: ignore[assignment]
-            headers = dict(raw)
+            headers = _with_token_of(scope, dict(raw))
             asked = {"method": str(scope.get("method", "WEBSOCKET")), "path": path[:PATH_CHARS]}
             client = scope.get("client")
             proof = self._proof(headers)
@@ -284,6 +288,16 @@ class Guard:
     def _caller(self, name: str, token_id: str, scopes: Iterable[str], match: Sequence[str]) -> Caller:
         sender = Sender(name, token_id, tuple(parse_filters(match)))
         return Caller(name, granted(scopes, self._scopes), sender)
+
+
+def _with_token_of(scope: Scope, headers: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The headers, with the token that a calendar program can give in the URL only: `?token=...`. Nowhere else is one taken from there,
+    because URLs are written down by whoever passes them on."""
+    if b"authorization" in headers or not str(scope["path"]).endswith(CALENDAR):
+        return headers
+    query = parse_qs(bytes(scope.get("query_string", b""))[:QUERY_BYTES])  # type: ignore[call-overload]
+    token: list[bytes] = query.get(b"token", [])
+    return {**headers, b"authorization": b"Bearer " + token[0]} if token else headers
 
 
 def refusal(error: Refused, path: str) -> Response:

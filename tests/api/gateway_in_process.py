@@ -427,6 +427,7 @@ async def system(
             tracer=tracer(host.name),
             worker=worker,
             control=ControlTail(stores.log("control"), SettingsWatch("", take)),
+            clock=clock,
         )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:

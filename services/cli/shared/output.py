@@ -134,10 +134,15 @@ def _make_room(widths: list[int], columns: Sequence[Column], room: int) -> None:
 
 
 def write_list(
-    columns: Sequence[Column], found: Sequence[Row], limit: int, form: Output, nothing: str
+    columns: Sequence[Column],
+    found: Sequence[Row],
+    limit: int,
+    form: Output,
+    nothing: str,
+    key: str = "id",
 ) -> None:
     """The first `limit` of the rows in the form that was asked for, and whether there are more; `nothing` is what a table says when there
-    are none."""
+    are none. `key` is what a program names a row by."""
     shown, more = found[:limit], len(found) > limit
     match form:
         case Output.JSON:
@@ -146,7 +151,7 @@ def write_list(
         case Output.CSV:
             write_csv(columns, shown)
         case Output.ID:
-            write_ids(shown)
+            write_ids(shown, key)
         case _ if shown:
             write_table(columns, shown, form is Output.WIDE)
         case _:
