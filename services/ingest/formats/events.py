@@ -12,8 +12,9 @@ from difflib import get_close_matches
 from models.errors import Malformed
 from services.ingest.formats.answers import Answer
 from services.ingest.formats.format import Format, Request, Shared
+from services.ingest.formats.items import UNREADABLE
 from services.ingest.formats.json_format import JsonFormat
-from services.ingest.formats.json_text import echo
+from services.ingest.formats.json_text import WHITE, echo, raw_elements, without_mark
 from services.ingest.formats.known_bodies import KnownBody
 from services.ingest.formats.mapped import MappedFormat
 from services.ingest.formats.reading import Reading
@@ -74,12 +75,12 @@ class EventsFormat(WebhookFormat):
 
     def target(self, request: Request) -> tuple[Format, Request]:
         """The format of a request, and the request as if it had been sent there. Raises Malformed, Unauthorized."""
-        form: Format | None
-        form, body = self._known_form(request), None
-        if form is None:
-            body = read_json(request.body, BODY_MAX_BYTES)
-            form = self._by_shape(request, body)
-            self._remember(request, form)
+        forms = self.shared.formats
+        form = (
+            forms[_BY_TYPE[request.content_type]]
+            if request.content_type in _BY_TYPE
+            else self._by_its_shape(request)
+        )
         as_named = Request(
             form.path,
             request.body,
@@ -95,32 +96,30 @@ class EventsFormat(WebhookFormat):
         # A letter has no signature any more: who has it read again answers for it.
         if form.is_signed and not request.is_letter:
             form.verify(as_named)
-        if body is not None and isinstance(form, WebhookFormat):
-            form.take_json(as_named, body)
         return form, as_named
 
-    def _known_form(self, request: Request) -> Format | None:
-        """The format of a request whose body need not be looked into."""
-        if request.content_type in _BY_TYPE:
-            return self.shared.formats[_BY_TYPE[request.content_type]]
-        if b"ce-specversion" in request.headers:
-            return self.shared.formats["cloudevents"]
-        known = self._known(self.digest_of(request), request)
-        return None if known is None else self.shared.formats[known.note]
-
-    def _remember(self, request: Request, form: Format) -> None:
-        digest = self.digest_of(request)
+    def _by_its_shape(self, request: Request) -> Format:
+        """_by_shape(), remembered."""
+        settings, digest = self.shared.settings, self.digest_of(request)
+        known = self._known(digest, request)
+        if known is not None:
+            return self.shared.formats[known.note]
+        form = self._by_shape(request)
         if digest and self.shared.bodies.came_before(digest):
-            self.shared.bodies.keep(digest, KnownBody((), (), form.name), self.shared.settings)
+            self.shared.bodies.keep(digest, KnownBody((), (), form.name), settings)
+        return form
 
-    def _by_shape(self, request: Request, body: object) -> Format:
+    def _by_shape(self, request: Request) -> Format:
         forms = self.shared.formats
+        if b"ce-specversion" in request.headers:
+            return forms["cloudevents"]
+        body = shown(request.body)
         for form in forms.values():
             if isinstance(form, JsonFormat) and form.recognises(body, request.headers):
                 return form
         mapped = forms["mapped"]
         assert isinstance(mapped, MappedFormat)
-        if mapped.mapping_for(body) is not None:
+        if mapped.is_asked and mapped.mapping_for(read_json(request.body, BODY_MAX_BYTES)) is not None:
             return mapped
         first = body[0] if isinstance(body, list) and body else body
         if isinstance(first, dict) and isinstance(first.get("labels"), dict):
@@ -132,6 +131,20 @@ class EventsFormat(WebhookFormat):
             f"not recognised: its fields are {told}. The nearest format is {near!r}, which has {shape}; "
             f"post it to {path} if that is what it is, or write a mapping (formats.mappings)"
         )
+
+
+def shown(body: bytes) -> object:
+    """As much of a body as formats are recognised by: of an array its first element, because a format's arrays are of one kind. To
+    read the others as well takes longer than all that becomes of 64 alerts afterwards. Raises Malformed, TooLarge."""
+    text = without_mark(body)
+    if len(text) <= BODY_MAX_BYTES and text.lstrip(WHITE)[:1] == b"[":
+        try:
+            first = raw_elements(text)[:1]
+        except UNREADABLE:
+            first = []
+        if first:
+            return [read_json(bytes(first[0]), BODY_MAX_BYTES)]
+    return read_json(body, BODY_MAX_BYTES)
 
 
 def fields_of(body: object) -> list[str]:

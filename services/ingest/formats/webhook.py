@@ -194,14 +194,9 @@ class WebhookFormat(JsonFormat[Item, Posted]):
 
     def read_ahead(self, request: Request) -> object:
         """parsed(), in `prepare`: steps(), which comes next, does not do it again."""
-        body = self._parsed(request)
+        body = self.parsed(request)
         self._ahead = (request, body) if len(request.body) <= AHEAD_MAX_BYTES else None
         return body
-
-    def take_json(self, request: Request, body: object) -> None:
-        """What read_json() gave for a request's body, for a format that would ask it for the same."""
-        if type(self).parsed is WebhookFormat.parsed and len(request.body) <= AHEAD_MAX_BYTES:
-            self._ahead = (request, body)
 
     def digest_of(self, request: Request) -> bytes:
         """What a request is known by; b"" for one that is not looked for."""
