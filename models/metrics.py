@@ -74,6 +74,9 @@ METRICS: dict[str, Metric] = {
         "gauge", "Days until the certificate expires that a door presents; negative afterwards."
     ),
     "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
+    "llm_im_grpc_strangers": Metric(
+        "gauge", "Those of them on which no call has shown a token or a certificate yet."
+    ),
     "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_edge_streams": Metric("gauge", "Streams of edge agents open at a gateway."),
     "llm_im_edge_actions_total": Metric(

@@ -31,6 +31,7 @@ from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
+from services.api.v1.analytics import add_analytics_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.dead_letters import add_dead_letter_routes
@@ -105,6 +106,7 @@ def build_app(
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_repair_routes(app, RunReads(reads))
     add_edge_routes(app, edge, bodies)
+    add_analytics_routes(app, reads, clock)
     add_report_route(app, Reporting(reads, RunReads(reads), clock, settings))
     ground = Ground(reads, RunReads(reads), silences, heartbeats, Doing(reads, commands, clock), clock)
     add_graphql_route(app, ground, bodies)

@@ -85,12 +85,9 @@ class Guard:
         self._refusals = Refusals(clock)
         self._names = {place[0] for each in settings.server.hosts if (place := host_and_port(each))}
         self._origins = {parse_origin(each) for each in settings.server.origins}
-        self._required = settings.auth.required
         tls = settings.server.tls
-        self._certificates = Certificates(tls, front_secret) if tls.asks_clients else None
-        # Who names its clients does not let in everybody else.
-        if not settings.server.is_loopback or (tls.clients and self._required is None):
-            self._required = True
+        self._certificates = Certificates(tls.clients, front_secret) if tls.asks_clients else None
+        self._required = _required(settings)
         self._open = dict.fromkeys(OPEN_PATHS, Caller(ANONYMOUS, frozenset()))
         if settings.auth.open_metrics:
             self._open[METRICS_PATH] = Caller(ANONYMOUS, frozenset({READ}))
@@ -205,6 +202,13 @@ class Guard:
 
         return guarded
 
+    def take_settings(self, settings: Settings) -> None:
+        """Go by the clients that these settings name. What was found out before is asked anew."""
+        if self._certificates is not None:
+            self._certificates.take(settings.server.tls.clients)
+        self._required = _required(settings)
+        self._known.clear()
+
     def take_uses(self) -> dict[str, float]:
         """When tokens were used since the last call, by id."""
         uses, self._uses = self._uses, {}
@@ -298,6 +302,15 @@ def _with_token_of(scope: Scope, headers: dict[bytes, bytes]) -> dict[bytes, byt
     query = parse_qs(bytes(scope.get("query_string", b""))[:QUERY_BYTES])  # type: ignore[call-overload]
     token: list[bytes] = query.get(b"token", [])
     return {**headers, b"authorization": b"Bearer " + token[0]} if token else headers
+
+
+def _required(settings: Settings) -> bool | None:
+    """Whether everybody must show a token or a certificate; None: once there has been a token."""
+    required = settings.auth.required
+    # Who names its clients does not let in everybody else.
+    if not settings.server.is_loopback or (settings.server.tls.clients and required is None):
+        return True
+    return required
 
 
 def refusal(error: Refused, path: str) -> Response:

@@ -17,6 +17,7 @@ from models import VERSION
 from models.errors import IncidentManagerError
 from services.cli.commands import (
     alerts,
+    analytics,
     backup,
     completion,
     config,
@@ -208,6 +209,7 @@ app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(edge.app, name="edge")
 app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(analytics.analytics)
 app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)

@@ -140,6 +140,7 @@ class Gateway:
         self.guard = Guard(
             settings, station.tail, clock, self.meter, station.look, front_tls.secret if front_tls else ""
         )
+        station.on_settings = self.guard.take_settings
         self.doors = open_doors(station.needs(self.guard), settings)
         self.edge_shards = EdgeShards(station.lines, lambda: station.submitter.slots, tenant)
         self._edge = self._open_edge()

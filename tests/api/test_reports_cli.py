@@ -1,11 +1,14 @@
-"""`llm-im incidents report` against a whole system."""
+"""`llm-im incidents report`, `export` and `llm-im analytics` against a whole system."""
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import sys
+from pathlib import Path
 
+import polars
 import pytest
 
 from tests.api.for_verbs import opened
@@ -14,7 +17,7 @@ from tests.api.gateway_in_process import system
 pytestmark = pytest.mark.asyncio
 
 
-async def test_what_is_written_down_from_the_command_line() -> None:
+async def test_what_is_written_down_from_the_command_line(tmp_path: Path) -> None:
     async with system() as ours:
         identity = await opened(ours)
         port = await ours.listen()
@@ -28,6 +31,16 @@ async def test_what_is_written_down_from_the_command_line() -> None:
             assert process.returncode == code, (words, out, err)
             return (out if not code else err).decode()
 
+        file = tmp_path / "incidents.parquet"
+        table, figures, wide, rows, lines, parquet, refused = await asyncio.gather(
+            run("analytics", "--by", "service"),
+            run("analytics", "--label", "team", "--window", "30d", "-o", "json"),
+            run("analytics", "-o", "csv"),
+            run("incidents", "export", "--window", "1d"),
+            run("incidents", "export", "-f", "ndjson"),
+            run("incidents", "export", "-f", "parquet", "--to", str(file)),
+            run("incidents", "export", "-f", "parquet", code=2),
+        )
         text, page, body, missing = await asyncio.gather(
             run("incidents", "report", identity),
             run("incidents", "report", identity, "-f", "html"),
@@ -39,3 +52,19 @@ async def test_what_is_written_down_from_the_command_line() -> None:
         assert text.startswith("# P") and title in text and "## Timeline\n\n| When |" in text
         assert page.startswith("<!doctype html>\n") and page.endswith("</html>\n")
         assert "there is no incident" in missing
+
+        assert table.splitlines()[0].split()[:2] == ["GROUP", "INCIDENTS"]
+        assert [line.split()[:2] for line in table.splitlines()[1:]] == [["api", "1"], ["all", "1"]]
+        assert json.loads(figures)["groups"][0]["key"] == ""
+        assert len(wide.splitlines()) == 3
+        [row] = csv.DictReader(rows.splitlines())
+        assert (row["id"], row["service"], json.loads(row["labels"])) == (
+            identity,
+            "api",
+            json.loads(body)["incident"]["labels"],
+        )
+        assert [json.loads(line)["id"] for line in lines.splitlines()] == [identity]
+        frame = polars.read_parquet(file)
+        assert frame["id"].to_list() == [identity]
+        assert frame.schema["created_at"] == polars.Datetime("ms", "UTC")
+        assert parquet == "" and "--to FILE" in refused

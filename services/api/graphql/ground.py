@@ -1,4 +1,4 @@
-"""What answers of GraphQL are made of. Put together by app.py; no library of GraphQL is needed to import it."""
+"""What answers of GraphQL are made of. Put together by services/api/app.py; no library of GraphQL is needed to import it."""
 
 from __future__ import annotations
 

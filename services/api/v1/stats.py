@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Query
 from fastapi.responses import Response
 from pydantic import Field
 
+from models.analytics.figures import at_percent
 from models.errors import Malformed
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.ports import Clock
@@ -155,8 +156,8 @@ def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
         other_services=sum(count for _service, count in services[SERVICES_TOLD:]),
         opened=figures.opened,
         resolved=len(figures.resolved_s),
-        time_to_acknowledge=_times(figures.acknowledged_s),
-        time_to_resolve=_times(figures.resolved_s),
+        time_to_acknowledge=times_of(figures.acknowledged_s),
+        time_to_resolve=times_of(figures.resolved_s),
         alerts=AlertStatsBody(
             {
                 decision.name.lower(): figures.decided[decision]
@@ -169,15 +170,10 @@ def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
     )
 
 
-def _times(found: array[float]) -> TimesBody:
-    ordered = sorted(found)
-    if not ordered:
+def times_of(found: Sequence[float]) -> TimesBody:
+    """How long something took: the mean, and percentiles by nearest rank."""
+    if not found:
         return TimesBody(0, None, None, None, None)
-
-    def share(percent: int) -> float:
-        """The smallest time that so many percent did not exceed."""
-        return round(ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)], 3)
-
-    return TimesBody(
-        len(ordered), round(math.fsum(ordered) / len(ordered), 3), share(50), share(90), share(99)
-    )
+    ordered = sorted(found)
+    p50, p90, p99 = (round(at_percent(ordered, percent), 3) for percent in (50, 90, 99))
+    return TimesBody(len(ordered), round(math.fsum(ordered) / len(ordered), 3), p50, p90, p99)

@@ -171,12 +171,14 @@ def write_ids(rows: Sequence[Row], key: str = "id") -> None:
         typer.echo(terminal.plain(row[key]))
 
 
-def write_csv(columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """RFC 4180, one record a line, whole texts. A text that a spreadsheet would run as a formula gets an apostrophe."""
+def write_csv(columns: Sequence[Column], rows: Sequence[Row], *, head: bool = True) -> None:
+    """RFC 4180, one record a line, whole texts, behind their names if `head`. A text that a spreadsheet would run as a formula gets an
+    apostrophe."""
     kept = [each for each in columns if each.value is not None]
     # All quoted: a spreadsheet of another country splits at ; and would see a formula behind one.
     out = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    out.writerow([each.name for each in kept])
+    if head:
+        out.writerow([each.name for each in kept])
     for row in rows:
         out.writerow([_csv(each.value(row)) for each in kept if each.value is not None])
 
