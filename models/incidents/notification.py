@@ -77,6 +77,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     ref: str = ""
     #: Alerts that joined since the receiver was told last; they are among those shown.
     new: int = 0
+    #: What probably caused it, or what it caused, in a line; "" where that is not known.
+    cause: str = ""
 
     @property
     def is_over(self) -> bool:

@@ -16,6 +16,7 @@ from models.routes.route import ReceiverRow
 from models.shard.core import Core
 from models.shard.effects import Act
 from models.shard.mutes import Mutes
+from models.shard.relations import Relations
 from models.shard.sharing import Sharing
 from models.shard.telling import GREW
 
@@ -48,7 +49,14 @@ def act(shard: Core, incident: Incident, receiver: str, seen: int) -> Act:
         common=_common(shard, incident),
     )
     title = shard.of(Sharing).title(incident)
-    facts = msgspec.structs.replace(facts, title=title, receiver=receiver, ref=notification.ref, new=new)
+    facts = msgspec.structs.replace(
+        facts,
+        title=title,
+        receiver=receiver,
+        ref=notification.ref,
+        new=new,
+        cause=shard.of(Relations).in_a_line(incident) if incident.is_open else "",
+    )
     key = idempotency_key(incident.id, notification.number, notification.attempt, receiver)
     return Act(
         incident.id,

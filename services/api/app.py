@@ -28,6 +28,7 @@ from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
+from services.api.topology import TopologyDesk
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.dead_letters import add_dead_letter_routes
@@ -41,8 +42,10 @@ from services.api.v1.rest import add_rest_routes
 from services.api.v1.routing import ReceiverDesk, add_routing_routes
 from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
+from services.api.v1.situations import add_situation_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
+from services.api.v1.topology import add_topology_routes
 from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -66,6 +69,7 @@ def build_app(
     edge: EdgeAgents,
     heartbeats: HeartbeatDesk,
     letters: LetterDesk,
+    topology: TopologyDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
@@ -89,6 +93,8 @@ def build_app(
     add_silence_routes(app, silences, reads, bodies, settings)
     add_heartbeat_routes(app, heartbeats, bodies)
     add_dead_letter_routes(app, letters, bodies)
+    add_topology_routes(app, topology, bodies)
+    add_situation_routes(app, topology)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)
