@@ -31,6 +31,7 @@ class _Incident(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str
     reason: str
     url: str | None = None
+    to: str = ""
     probable_cause: str = ""
 
 
@@ -95,6 +96,7 @@ def webhook_body(facts: Facts, *, external_url: str = "", receiver: str = "webho
                 service=facts.service,
                 reason=facts.reason,
                 url=f"{base}/v1/incidents/{identity}" if base else None,
+                to=facts.to,
                 probable_cause=facts.cause,
             ),
         )

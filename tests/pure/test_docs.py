@@ -69,6 +69,7 @@ SOMETHING = {
     "correlation.mute_severities": "P3,P4",
     "correlation.topology_file": "/etc/llm-im/services.yaml",
     "heartbeats.expected": '[{"name": "backup", "interval": "1d"}]',
+    "notify.route.escalation": "critical",
     "notify.webhook.external_url": "https://incidents.example.org",
     "outbound.allow": "10.0.0.0/8",
     "auth.required": "true",
