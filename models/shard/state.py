@@ -232,7 +232,11 @@ class ShardState:
         if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
             self.by_group[incident.tenant, incident.group_key] = incident
         for label in incident.group_labels.items():
-            self.by_label.setdefault(label, {})[incident.id] = None
+            labelled = self.by_label.get(label)
+            if labelled is None:
+                self.by_label[label] = {incident.id: None}
+            else:
+                labelled[incident.id] = None
         if incident.overflow is not None:
             self.loose[incident.id] = None
         elif not incident.is_by_hand and incident.group_labels.keys() != self._grouped_by:
