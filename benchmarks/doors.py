@@ -2,25 +2,31 @@
 
     python -m benchmarks.doors [--quick]
 
-All send repeated alerts, each protocol its own series. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
-client that people have in Python, which costs more than the server.
+All send repeated alerts, each protocol its own series. `nats` writes to a stream on disk (a nats-server of its own, which syncs each message, as
+docs/queues.md asks for), and is over when all is acknowledged. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
+client that people have in Python, which costs more than the server. A WebSocket takes what /v1/alerts does, and answers alert by alert as that does;
+Alertmanager's own format (the first line) has an empty answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.bodies import Bodies
+from benchmarks import load
+from benchmarks.bodies import Batch, Bodies
 from benchmarks.harness import NOW, RESULTS, ROOT, commit, machine
 from benchmarks.load import Spec
 from benchmarks.own import own
@@ -33,12 +39,15 @@ WARM_S = 6.0
 QUICK_TURNS, QUICK_TURN_S = 3, 2.0
 #: Senders at once, as HTTP has (benchmarks/ingest.py).
 SENDERS = 4
-#: Alerts, or batches, of a stream that wait for their acknowledgement.
-AHEAD = 1000
+#: Alerts, and batches, of a stream that wait for their acknowledgement: of batches as many as the server allows, as by the WebSocket.
+AHEAD, AHEAD_BATCHES = 1000, 16
 STREAM = "/llm.incident.v1.SentinelAlerts/StreamAlerts"
 STREAM_BATCHES = "/llm.incident.v1.SentinelAlerts/StreamBatches"
 FRAME_BYTES = 16_384
 SUBMIT = "/llm.incident.v1.SentinelAlerts/SubmitBatch"
+NATS, SUBJECT, STREAM_NAME, GROUP = "nats, 64 a message", "bench.ingest", "bench-ingest", "bench"
+#: Messages of the writer that NATS has not confirmed yet.
+UNCONFIRMED = 64
 
 
 #: The moment that the alerts of all turns are of, whose processes are told it.
@@ -54,6 +63,18 @@ def parsed_alerts() -> list[dict[str, Any]]:
         if len(found) >= SERIES:
             break
     return found[:SERIES]
+
+
+def as_v1(door: str) -> list[dict[str, Any]]:
+    """The same as POST /v1/alerts takes them, as series of this door's own."""
+    return [
+        {
+            "labels": {**each["labels"], "door": door},
+            "annotations": each["annotations"],
+            "starts_at": each["startsAt"],
+        }
+        for each in parsed_alerts()
+    ]
 
 
 def messages() -> list[bytes]:
@@ -127,42 +148,71 @@ def grpcio_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
     return count, time.monotonic() - begun
 
 
+#: Kinds of HTTP/2 frames, of those that a server sends to us; and the end of a stream, as a flag.
+DATA, HEADERS, SETTINGS, WINDOW_UPDATE, END_STREAM = 0, 1, 4, 8, 1
+#: The setting that says how much of a stream may be sent.
+INITIAL_WINDOW = 4
+
+
 class Wire(asyncio.Protocol):
-    """A stream of ready-made frames."""
+    """A stream of ready-made frames. What comes is only counted: a client that knew HTTP/2 would cost as much as the server."""
 
     def __init__(self, path: str, frames: list[bytes], ahead: int, seconds: float) -> None:
         from h2.connection import H2Connection
+        from h2.settings import SettingCodes
 
-        self._h2 = H2Connection()
-        self._path, self._frames, self._ahead_max, self._seconds = path, frames, ahead, seconds
-        self._at = self._ahead = self._part = self.count = 0
-        self._room = {0: 65_535, 1: 0}
-        self._answers = bytearray()
+        beginning = H2Connection()
+        beginning.local_settings = type(beginning.local_settings)(
+            client=True, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: (1 << 31) - 1}
+        )
+        beginning.initiate_connection()
+        beginning.increment_flow_control_window(1 << 30)
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")]
+        beginning.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
+        self._beginning = beginning.data_to_send()
+        self._frames, self._ahead_max, self._seconds = frames, ahead, seconds
+        self._at = self._ahead = self.count = 0
+        self._room = {0: 65_535, 1: 65_535}
+        self._came, self._answers = bytearray(), bytearray()
         self._is_over = False
-        self.over = asyncio.get_running_loop().create_future()
+        self.over: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(1 << 28)
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", self._path), (":authority", "a")]
-        self._h2.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
-        transport.write(self._h2.data_to_send())
+        transport.write(self._beginning)
         self.begun = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        from h2 import events
+        came = self._came
+        came += data
+        at = 0
+        while len(came) - at >= 9:
+            begin = at + 9
+            end = begin + int.from_bytes(came[at : at + 3], "big")
+            if len(came) < end:
+                break
+            self._frame(
+                came[at + 3], came[at + 4], int.from_bytes(came[at + 5 : begin], "big"), came[begin:end]
+            )
+            at = end
+        del came[:at]
+        self._count()
+        self._send()
 
-        for event in self._h2.receive_data(data):
-            if isinstance(event, events.DataReceived):
-                self._h2.acknowledge_received_data(event.flow_controlled_length or 0, 1)
-                self._answers += event.data or b""
-            elif isinstance(event, events.WindowUpdated):
-                self._room[event.stream_id or 0] += event.delta or 0
-            elif isinstance(event, events.RemoteSettingsChanged):
-                self._room[1] += 1024 * 1024
-            elif isinstance(event, events.StreamEnded) and not self.over.done():
-                self.over.set_result(time.monotonic() - self.begun)
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytearray) -> None:
+        if kind == DATA:
+            self._answers += payload
+        elif kind == WINDOW_UPDATE:
+            self._room[stream] += int.from_bytes(payload, "big")
+        elif kind == SETTINGS and not flags:
+            self._transport.write(b"\0\0\0\x04\x01\0\0\0\0")
+            for at in range(0, len(payload), 6):
+                if int.from_bytes(payload[at : at + 2], "big") == INITIAL_WINDOW:
+                    self._room[1] += int.from_bytes(payload[at + 2 : at + 6], "big") - 65_535
+        elif kind == HEADERS and flags & END_STREAM and not self.over.done():
+            self.over.set_result(time.monotonic() - self.begun)
+
+    def _count(self) -> None:
         at, answers = 0, self._answers
         while len(answers) - at >= 5:
             end = at + 5 + int.from_bytes(answers[at + 1 : at + 5], "big")
@@ -172,10 +222,9 @@ class Wire(asyncio.Protocol):
             self.count += 1
             self._ahead -= 1
         del answers[:at]
-        self._send()
 
     def _send(self) -> None:
-        out = [self._h2.data_to_send()]
+        out = []
         while self._ahead < self._ahead_max and not self._is_over:
             frame = self._frames[self._at % len(self._frames)]
             size = len(frame) - 9 * -(-len(frame) // (FRAME_BYTES + 9))
@@ -190,7 +239,8 @@ class Wire(asyncio.Protocol):
             out.append(frame)
             self._at += 1
             self._ahead += 1
-        self._transport.write(b"".join(out))
+        if out:
+            self._transport.write(b"".join(out))
 
 
 def frames_of(message: bytes) -> bytes:
@@ -218,7 +268,7 @@ def wire(
         done = await asyncio.gather(*[one(number, frames) for number in range(connections)])
         return sum(count for count, _ in done), max(took for _, took in done)
 
-    return asyncio.run(run())
+    return load.run(run())
 
 
 def wire_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
@@ -230,7 +280,7 @@ def wire_batches(http: str, port: int, seconds: float) -> tuple[int, float]:
 
     sent = messages()
     batches = [joined(sent[first : first + BATCH]) for first in range(0, len(sent), BATCH)]
-    count, took = wire(STREAM_BATCHES, batches, SENDERS, 1, seconds, port)
+    count, took = wire(STREAM_BATCHES, batches, SENDERS, AHEAD_BATCHES, seconds, port)
     return count * BATCH, took
 
 
@@ -253,18 +303,59 @@ def websocket(http: str, port: int, seconds: float) -> tuple[int, float]:
         return count
 
     async def run() -> tuple[int, float]:
-        sent = [
-            {
-                "labels": {**each["labels"], "door": "websocket"},
-                "annotations": each["annotations"],
-                "starts_at": each["startsAt"],
-            }
-            for each in parsed_alerts()
-        ]
+        sent = as_v1("websocket")
         bodies = [json.dumps({"alerts": sent[first : first + BATCH]}) for first in range(0, len(sent), BATCH)]
         begun = time.monotonic()
         counts = await asyncio.gather(*[one(n, bodies, begun + seconds) for n in range(SENDERS)])
         return sum(counts), time.monotonic() - begun
+
+    return asyncio.run(run())
+
+
+def v1_bodies(door: str) -> list[bytes]:
+    """What POST /v1/alerts takes, as series of this door's own."""
+    sent = as_v1(door)
+    return [json.dumps(sent[first : first + BATCH]).encode() for first in range(0, len(sent), BATCH)]
+
+
+def websocket_wire(http: str, port: int, seconds: float) -> tuple[int, float]:
+    from benchmarks.websocket import send
+
+    count, took = send(http, [b'{"alerts":%b}' % body for body in v1_bodies("frames")], SENDERS, seconds)
+    return count * BATCH, took
+
+
+def http_v1(http: str, port: int, seconds: float) -> tuple[int, float]:
+    batches = [Batch(body, BATCH) for body in v1_bodies("v1")]
+    found = load.run(load.closed_loop(f"{http}/v1/alerts", batches, SENDERS, seconds))
+    return found.alerts, found.elapsed_s
+
+
+def nats(_http: str, port: int, seconds: float) -> tuple[int, float]:
+    import nats as library
+
+    alerts = as_v1("nats")
+    bodies = [json.dumps(alerts[first : first + BATCH]).encode() for first in range(0, len(alerts), BATCH)]
+
+    async def write(stream: Any, numbers: Iterator[int], until: float) -> int:
+        count = 0
+        while time.monotonic() < until:
+            number = next(numbers) % len(bodies)
+            await stream.publish(SUBJECT, bodies[number])
+            count += min(BATCH, len(alerts) - number * BATCH)
+        return count
+
+    async def run() -> tuple[int, float]:
+        client = await library.connect(f"nats://127.0.0.1:{port}")
+        stream = client.jetstream(timeout=60)
+        begun, numbers = time.monotonic(), itertools.count()
+        writers = [write(stream, numbers, begun + seconds) for _ in range(UNCONFIRMED)]
+        count = sum(await asyncio.gather(*writers))
+        while (info := await stream.consumer_info(STREAM_NAME, GROUP)).num_pending or info.num_ack_pending:
+            await asyncio.sleep(0.01)
+        took = time.monotonic() - begun
+        await client.close()
+        return count, took
 
     return asyncio.run(run())
 
@@ -282,12 +373,30 @@ def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
 
 WAYS: dict[str, Callable[[str, int, float], tuple[int, float]]] = {
     "http, 64 a request": http_64,
-    "grpc, batches of 64, wire": wire_batches,
+    "http /v1/alerts, 64 a request": http_v1,
+    "grpc, stream of batches of 64, wire": wire_batches,
     "grpc, batches of 64, grpcio": grpc_batches,
     "grpc stream, one a message, wire": wire_stream,
     "grpc stream, one a message, grpcio": grpcio_stream,
-    "websocket, 64 a frame": websocket,
+    "websocket, 64 a frame, wire": websocket_wire,
+    "websocket, 64 a frame, websockets": websocket,
+    NATS: nats,
 }
+
+
+@contextmanager
+def nats_server() -> Iterator[int]:
+    """A NATS server with a stream for SUBJECT, in a temporary folder; its port."""
+    from tests.api.queue_peers import NatsPeer
+
+    with tempfile.TemporaryDirectory(prefix="llm-im-bench-") as folder:
+        peer = NatsPeer(Path(folder))
+        peer.start()
+        try:
+            asyncio.run(peer.create(SUBJECT))
+            yield peer.port
+        finally:
+            peer.stop()
 
 
 def turn(way: str, http: str, port: int, seconds: float) -> float:
@@ -319,12 +428,23 @@ def main() -> None:
     turns, seconds = (QUICK_TURNS, QUICK_TURN_S) if arguments.quick else (TURNS, TURN_S)
     port = free_port()
     found: dict[str, list[float]] = {way: [] for way in WAYS}
-    with own(SERVER__GRPC="true", SERVER__GRPC_PORT=str(port)) as system:
+    with (
+        nats_server() as nats_port,
+        own(
+            SERVER__GRPC="true",
+            SERVER__GRPC_PORT=str(port),
+            MESSAGING__BACKEND="nats",
+            MESSAGING__BROKERS=json.dumps([f"127.0.0.1:{nats_port}"]),
+            MESSAGING__TOPICS=json.dumps([SUBJECT]),
+            MESSAGING__CONSUMER_GROUP=GROUP,
+        ) as system,
+    ):
+        ports = {way: nats_port if way == NATS else port for way in WAYS}
         for way in WAYS:  # all gateways learn the alerts; not counted
-            turn(way, system.url, port, WARM_S)
+            turn(way, system.url, ports[way], WARM_S)
         for _ in range(turns):
             for way, rates in found.items():
-                rates.append(turn(way, system.url, port, seconds))
+                rates.append(turn(way, system.url, ports[way], seconds))
     first = found["http, 64 a request"]
     for way, rates in found.items():
         ratio = median(rate / beside for rate, beside in zip(rates, first, strict=True))

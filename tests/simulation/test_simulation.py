@@ -25,6 +25,7 @@ from models.control.heartbeats import HeartbeatBegan, HeartbeatRemoved, Heartbea
 from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookRemoved
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
+from models.people.roster import PeopleChanged, PoliciesOutlined
 from models.shard.edge_messages import (
     EdgeActionChanged,
     EdgeActionQueued,
@@ -52,7 +53,7 @@ pytestmark = pytest.mark.timeout(900)
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
     TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
-    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved,
+    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved, PeopleChanged, PoliciesOutlined,
     EdgeConnected, EdgeDisconnected, EdgeReported, EdgeActionQueued, EdgeDelivered, EdgeActionChanged, EdgeConfigured, EdgeCheckAsked,
     EdgeNoticed, EdgeForgotten, RunLeftOut,
 }  # fmt: skip
