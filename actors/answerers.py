@@ -23,6 +23,7 @@ from models.ports import Archive as ArchivePort
 from models.ports import ArchivedIncident, Peers
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.escalation import Page, Paged
 from models.shard.inhibitors import InhibitorsHeard, SendInhibitors
 from models.shard.messages import (
     ActionOutcome,
@@ -53,7 +54,7 @@ ARCHIVE_SLICE = 500
 #: How long a responder may take to say which of its lives it is in.
 LIFE_TIMEOUT_S = 5.0
 
-M = TypeVar("M", Classified, ActionOutcome)
+M = TypeVar("M", Classified, ActionOutcome, Paged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,20 @@ class Answerers:
         said = await self.peers.call(name, "act", _encoder.encode(act), timeout_s)
         return Answer(_expect(name, said, ActionOutcome))
 
+    # -- Page ----------------------------------------------------------------------------------------------
+
+    async def page(self, effects: Sequence[Page], timeout_s: float) -> Answer:
+        """One level of an escalation, to the responder that the incident's id names."""
+        (effect,) = effects
+        name = self.performer_of(effect)
+        if not name:
+            raise Unavailable("no responder is configured")
+        said = await self.peers.call(name, "page", _encoder.encode(effect), timeout_s)
+        return Answer(_expect(name, said, Paged))
+
     # -- Perform -------------------------------------------------------------------------------------------
 
-    def performer_of(self, effect: Perform | Recheck) -> str:
+    def performer_of(self, effect: Perform | Recheck | Page) -> str:
         """The responder that the incident's id names, "" if there is none, which perform() then reports."""
         if not self.responders:
             return ""

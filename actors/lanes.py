@@ -29,6 +29,7 @@ from models.metrics import Meter
 from models.ports import Archive as ArchivePort
 from models.ports import Peers
 from models.shard.effects import Act, Archive, Classify, Effect, Forget, SendPeerMessage
+from models.shard.escalation import Page
 from models.shard.inhibitors import SendInhibitors
 from models.shard.messages import Message
 from models.shard.runs import Perform
@@ -104,6 +105,16 @@ LANES: tuple[Lane[Any], ...] = (
         key=Answerers.performer_of,
         places=256,
         kept=32,
+        urgency=lambda effect: effect.urgency,
+        timeout_s=120.0,
+    ),
+    # The same responder, which looks up who is meant and bounds each receiver by itself.
+    Lane(
+        Page,
+        Answerers.page,
+        key=Answerers.performer_of,
+        places=64,
+        kept=16,
         urgency=lambda effect: effect.urgency,
         timeout_s=120.0,
     ),

@@ -1,4 +1,5 @@
-"""Answers effect Act with message ActionOutcome, at the receiver that it names, and does the work of playbooks (working.py).
+"""Answers effect Act with message ActionOutcome, at the receiver that it names, tells people on call (actors/paging.py), and does the
+work of playbooks (actors/working.py).
 Stateless but for the calls under way, its counters and what it learnt of its targets (targets.py).
 
 The shard calls it through Peers and keeps the action pending until an event has its result, so whatever is lost here is
@@ -15,6 +16,7 @@ import msgspec
 
 from actors.control_tail import ControlTail
 from actors.lanes import URGENT
+from actors.paging import Paging
 from actors.runtime.clock import SystemClock
 from actors.runtime.ending import end
 from actors.runtime.host import Host
@@ -24,9 +26,10 @@ from actors.working import NoWorker, Working
 from models.errors import Busy, Malformed
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.ports import REF_MAX, ActionResult, Channel, Tracer, Worker
+from models.ports import REF_MAX, ActionResult, Channel, Clock, Tracer, Worker
 from models.response.target import Limits, NotNow, Why
 from models.shard.effects import Act
+from models.shard.escalation import Page
 from models.shard.messages import ActionOutcome, Said, Say
 from models.shard.messages import encode as encode_message
 from models.trace import Attribute
@@ -37,6 +40,7 @@ CONCURRENCY = 32
 DEADLINE_S = 120.0
 
 _act_decoder = msgspec.msgpack.Decoder(Act)
+_page_decoder = msgspec.msgpack.Decoder(Page)
 _say_decoder = msgspec.msgpack.Decoder(Say)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -53,9 +57,11 @@ class ResponderActor:
         deadline_s: float = DEADLINE_S,
         tracer: Tracer | None = None,
         worker: Worker | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`receivers` by the name that Act.target bears; which there are may change while it runs. Owns them, `worker` and
-        `control`: stop() closes them. `targets` bounds the calls; without it each target has `concurrency` places."""
+        `control`: stop() closes them. `targets` bounds the calls; without it each target has `concurrency` places. `clock` says who
+        is on call."""
         self.meter = Meter(host.name)
         self._receivers = receivers
         self._control = control
@@ -63,6 +69,7 @@ class ResponderActor:
         self._deadline_s = deadline_s
         self._tracer = tracer or NoTracer()
         self._working = Working(worker or NoWorker(), self.meter, self._tracer)
+        self._paging = Paging(receivers, control, clock or SystemClock(), self.meter)
         self._under_way: dict[tuple[str, str, str], asyncio.Task[ActionResult]] = {}
 
     async def act(self, payload: bytes) -> bytes:
@@ -99,6 +106,15 @@ class ResponderActor:
                 ref=result.ref[:REF_MAX],
             )
         )
+
+    async def page(self, payload: bytes) -> bytes:
+        """MessagePack of escalation.Page in, of escalation.Paged out: tells the people of a level, within the bounds of act(). Raises
+        Malformed, and Unavailable while it is not known who there is."""
+        try:
+            effect = _page_decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise Malformed(f"expected MessagePack of a Page: {error}") from error
+        return encode_message(await self._paging.page(effect, self._send))
 
     async def life(self, _payload: bytes) -> bytes:
         """Which life this is: another one after each start."""

@@ -24,6 +24,7 @@ from actors.heartbeats import HeartbeatsWatch
 from actors.lanes import Errands
 from actors.partition import Call, PartitionActor, Queued
 from actors.playbooks import PlaybooksWatch
+from actors.policies import PoliciesWatch
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
 from actors.silences import SilencesWatch
@@ -45,6 +46,7 @@ from models.shard.archiving import ArchiveExpired
 from models.shard.assembly import decode_message
 from models.shard.edge_messages import AskEdge, WithdrawEdge
 from models.shard.effects import Effect
+from models.shard.escalation import Escalations
 from models.shard.events import ActionFailed, ClockSetBack, ShardStarted
 from models.shard.inhibitors import Inhibitors, InhibitorsChanged
 from models.shard.known_playbooks import KnownPlaybooks
@@ -167,6 +169,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         )
         self.silences = SilencesWatch(clock, self.log, self._tell_self)
         self.heartbeats = HeartbeatsWatch(options.partition, self._tell_self)
+        self.policies = PoliciesWatch(self._tell_self)
         self._partitions = tuple(map(partition_name, range(len(options.shards))))
         self.playbooks = PlaybooksWatch(options.partition, self._tell_self)
         self._heard_at = 0.0
@@ -269,6 +272,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         # Nobody is told of what may be silenced since.
         shard.of(KnownSilences).is_told = self.control is None
         shard.of(KnownPlaybooks).is_told = self.control is None
+        shard.of(Escalations).is_told = self.control is None
         return shard
 
     async def _before_opening(self) -> None:
@@ -312,6 +316,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
         self.silences.begin_anew()
         self.playbooks.begin_anew()
         self.heartbeats.begin_anew()
+        self.policies.begin_anew()
         self._look_at_control()
 
     # -- the loop ------------------------------------------------------------------------------------------
@@ -531,6 +536,7 @@ class IncidentShard(PartitionActor[Shard, Message, Reply]):
             self.playbooks.look(self.control.state)
             self.silences.look(self.control.state, self.shard.of(KnownSilences))
             self.heartbeats.look(self.control.state)
+            self.policies.look(self.control.state)
 
     # -- numbers -------------------------------------------------------------------------------------------
 

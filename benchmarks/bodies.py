@@ -52,10 +52,11 @@ _SEVERITIES = ("critical", "warning", "warning", "info")
 
 
 class Batch(NamedTuple):
-    """One request body and how many alerts it holds."""
+    """One request body and how many alerts it holds; `headers` are lines that go with this body alone."""
 
     body: bytes
     alerts: int
+    headers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,13 @@ class Bodies:
     skew: float = 0.0  # repeats only: share of the series on one service
     passes: int = PASSES  # repeats only
     seed: int = 1
+    format: str = ""  # repeats and changing only: events of another sender's format; "" Alertmanager's own
 
     def build(self) -> list[Batch]:
         """The batches, in the order in which to send them."""
         now = self.now or time.time()
+        if self.format:
+            return list(_of_format(self))
         if self.kind == "new_series":
             return new_series(
                 self.series,
@@ -132,7 +136,7 @@ def repeats(
     later = [_rfc3339(now + ENDS_AFTER_S + 60 * number).encode() for number in range(1, passes)]
     rounds = [
         first,
-        *([Batch(body.replace(ends_at, other), count) for body, count in first] for other in later),
+        *([Batch(each.body.replace(ends_at, other), each.alerts) for each in first] for other in later),
     ]
     if values:
         drawn = random.Random(values)
@@ -145,6 +149,25 @@ def _with_values(batch: Batch, drawn: random.Random) -> Batch:
     before, *parts = batch.body.split(_DESCRIPTION)
     described = [b"%bvalue %.6f, %b" % (_DESCRIPTION, drawn.random(), part) for part in parts]
     return Batch(b"".join((before, *described)), batch.alerts)
+
+
+def _of_format(asked: Bodies) -> Iterator[Batch]:
+    """Events of another sender's format, the same in each pass, or with something new in each."""
+    # Here: it reads samples with every format there is, which other benchmarks need not wait for.
+    from benchmarks.senders import events_of
+
+    events = events_of(asked.format)
+    changes = asked.kind == "changing"
+    run = int(asked.run_id or "0", 16)
+    for pass_ in range(asked.passes if changes else 1):
+        begun = pass_ * asked.series
+        for first in range(0, asked.series, asked.batch):
+            numbers = range(first, min(first + asked.batch, asked.series))
+            body = events.body(
+                numbers,
+                lambda number, begun=begun: f"{run:010d}{begun + number:08d}" if changes else "0" * 18,  # type: ignore[misc]
+            )
+            yield Batch(body, len(numbers), events.signature(body))
 
 
 def new_series(

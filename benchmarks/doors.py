@@ -3,7 +3,8 @@
     python -m benchmarks.doors [--quick]
 
 All send repeated alerts, each protocol its own series. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
-client that people have in Python, which costs more than the server.
+client that people have in Python, which costs more than the server. A WebSocket takes what /v1/alerts does, and answers alert by alert as that does;
+Alertmanager's own format (the first line) has an empty answer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.bodies import Bodies
+from benchmarks import load
+from benchmarks.bodies import Batch, Bodies
 from benchmarks.harness import NOW, RESULTS, ROOT, commit, machine
 from benchmarks.load import Spec
 from benchmarks.own import own
@@ -127,42 +129,71 @@ def grpcio_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
     return count, time.monotonic() - begun
 
 
+#: Kinds of HTTP/2 frames, of those that a server sends to us; and the end of a stream, as a flag.
+DATA, HEADERS, SETTINGS, WINDOW_UPDATE, END_STREAM = 0, 1, 4, 8, 1
+#: The setting that says how much of a stream may be sent.
+INITIAL_WINDOW = 4
+
+
 class Wire(asyncio.Protocol):
-    """A stream of ready-made frames."""
+    """A stream of ready-made frames. What comes is only counted: a client that knew HTTP/2 would cost as much as the server."""
 
     def __init__(self, path: str, frames: list[bytes], ahead: int, seconds: float) -> None:
         from h2.connection import H2Connection
+        from h2.settings import SettingCodes
 
-        self._h2 = H2Connection()
-        self._path, self._frames, self._ahead_max, self._seconds = path, frames, ahead, seconds
-        self._at = self._ahead = self._part = self.count = 0
-        self._room = {0: 65_535, 1: 0}
-        self._answers = bytearray()
+        beginning = H2Connection()
+        beginning.local_settings = type(beginning.local_settings)(
+            client=True, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: (1 << 31) - 1}
+        )
+        beginning.initiate_connection()
+        beginning.increment_flow_control_window(1 << 30)
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")]
+        beginning.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
+        self._beginning = beginning.data_to_send()
+        self._frames, self._ahead_max, self._seconds = frames, ahead, seconds
+        self._at = self._ahead = self.count = 0
+        self._room = {0: 65_535, 1: 65_535}
+        self._came, self._answers = bytearray(), bytearray()
         self._is_over = False
-        self.over = asyncio.get_running_loop().create_future()
+        self.over: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(1 << 28)
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", self._path), (":authority", "a")]
-        self._h2.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
-        transport.write(self._h2.data_to_send())
+        transport.write(self._beginning)
         self.begun = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        from h2 import events
+        came = self._came
+        came += data
+        at = 0
+        while len(came) - at >= 9:
+            begin = at + 9
+            end = begin + int.from_bytes(came[at : at + 3], "big")
+            if len(came) < end:
+                break
+            self._frame(
+                came[at + 3], came[at + 4], int.from_bytes(came[at + 5 : begin], "big"), came[begin:end]
+            )
+            at = end
+        del came[:at]
+        self._count()
+        self._send()
 
-        for event in self._h2.receive_data(data):
-            if isinstance(event, events.DataReceived):
-                self._h2.acknowledge_received_data(event.flow_controlled_length or 0, 1)
-                self._answers += event.data or b""
-            elif isinstance(event, events.WindowUpdated):
-                self._room[event.stream_id or 0] += event.delta or 0
-            elif isinstance(event, events.RemoteSettingsChanged):
-                self._room[1] += 1024 * 1024
-            elif isinstance(event, events.StreamEnded) and not self.over.done():
-                self.over.set_result(time.monotonic() - self.begun)
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytearray) -> None:
+        if kind == DATA:
+            self._answers += payload
+        elif kind == WINDOW_UPDATE:
+            self._room[stream] += int.from_bytes(payload, "big")
+        elif kind == SETTINGS and not flags:
+            self._transport.write(b"\0\0\0\x04\x01\0\0\0\0")
+            for at in range(0, len(payload), 6):
+                if int.from_bytes(payload[at : at + 2], "big") == INITIAL_WINDOW:
+                    self._room[1] += int.from_bytes(payload[at + 2 : at + 6], "big") - 65_535
+        elif kind == HEADERS and flags & END_STREAM and not self.over.done():
+            self.over.set_result(time.monotonic() - self.begun)
+
+    def _count(self) -> None:
         at, answers = 0, self._answers
         while len(answers) - at >= 5:
             end = at + 5 + int.from_bytes(answers[at + 1 : at + 5], "big")
@@ -172,10 +203,9 @@ class Wire(asyncio.Protocol):
             self.count += 1
             self._ahead -= 1
         del answers[:at]
-        self._send()
 
     def _send(self) -> None:
-        out = [self._h2.data_to_send()]
+        out = []
         while self._ahead < self._ahead_max and not self._is_over:
             frame = self._frames[self._at % len(self._frames)]
             size = len(frame) - 9 * -(-len(frame) // (FRAME_BYTES + 9))
@@ -190,7 +220,8 @@ class Wire(asyncio.Protocol):
             out.append(frame)
             self._at += 1
             self._ahead += 1
-        self._transport.write(b"".join(out))
+        if out:
+            self._transport.write(b"".join(out))
 
 
 def frames_of(message: bytes) -> bytes:
@@ -218,7 +249,7 @@ def wire(
         done = await asyncio.gather(*[one(number, frames) for number in range(connections)])
         return sum(count for count, _ in done), max(took for _, took in done)
 
-    return asyncio.run(run())
+    return load.run(run())
 
 
 def wire_stream(http: str, port: int, seconds: float) -> tuple[int, float]:
@@ -269,6 +300,32 @@ def websocket(http: str, port: int, seconds: float) -> tuple[int, float]:
     return asyncio.run(run())
 
 
+def v1_bodies(door: str) -> list[bytes]:
+    """What POST /v1/alerts takes, as series of this door's own."""
+    sent = [
+        {
+            "labels": {**each["labels"], "door": door},
+            "annotations": each["annotations"],
+            "starts_at": each["startsAt"],
+        }
+        for each in parsed_alerts()
+    ]
+    return [json.dumps(sent[first : first + BATCH]).encode() for first in range(0, len(sent), BATCH)]
+
+
+def websocket_wire(http: str, port: int, seconds: float) -> tuple[int, float]:
+    from benchmarks.websocket import send
+
+    count, took = send(http, [b'{"alerts":%b}' % body for body in v1_bodies("frames")], SENDERS, seconds)
+    return count * BATCH, took
+
+
+def http_v1(http: str, port: int, seconds: float) -> tuple[int, float]:
+    batches = [Batch(body, BATCH) for body in v1_bodies("v1")]
+    found = load.run(load.closed_loop(f"{http}/v1/alerts", batches, SENDERS, seconds))
+    return found.alerts, found.elapsed_s
+
+
 def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
     bodies = Bodies("repeats", SERIES, BATCH, now=moment)
     spec = Spec(bodies, concurrency=SENDERS, duration_s=seconds, warmup_s=0)
@@ -282,11 +339,13 @@ def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
 
 WAYS: dict[str, Callable[[str, int, float], tuple[int, float]]] = {
     "http, 64 a request": http_64,
+    "http /v1/alerts, 64 a request": http_v1,
     "grpc, batches of 64, wire": wire_batches,
     "grpc, batches of 64, grpcio": grpc_batches,
     "grpc stream, one a message, wire": wire_stream,
     "grpc stream, one a message, grpcio": grpcio_stream,
-    "websocket, 64 a frame": websocket,
+    "websocket, 64 a frame, wire": websocket_wire,
+    "websocket, 64 a frame, websockets": websocket,
 }
 
 

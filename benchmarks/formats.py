@@ -1,149 +1,135 @@
-"""What a format costs an alert beside Alertmanager's own: bodies of 64 alerts where a body may have so many, else 64 bodies of one.
+"""What each format takes, in alerts a second, beside Alertmanager's own in alternating turns on one system (claim: formats).
 
-Reading alone, in this process: a body to its Reading, as services/ingest/intake.py does it, by CPU time. Alerts that were met before,
-as most are, and alerts that are new. What follows (lines, shards, the log) is the same for all formats, so that the ratio at a gateway
-is nearer to 1 than the one here.
+    python -m benchmarks.formats [--quick] [NAME...]
 
-python -m benchmarks.formats [--quick] [NAME...]
+A format that takes many events a body sends 64, as Alertmanager's own does beside it; one that takes one sends one, and so does
+Alertmanager's own. Each twice: what was sent before, to the byte, and what says something new each time of the same alerts. Beside it
+what reading alone costs an alert, in this process: for profiles, not for comparisons.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from benchmarks.harness import RESULTS
-from benchmarks.own import say, write
-from models.settings.all import Settings
-from services.ingest.formats.format import Format, Request, Shared
-from services.ingest.formats.json_format import JsonFormat
-from services.ingest.formats.remembered import Remembered
-from services.ingest.formats.table import open_formats
-from tests.format_cases import raw, samples
+from benchmarks.bodies import Bodies
+from benchmarks.harness import NOW, RESULTS, Target, fresh, generate
+from benchmarks.load import Spec
+from benchmarks.own import Own, own, say, write
+from benchmarks.senders import MANY, SETTINGS, events_of, opened, read
+from services.ingest.formats.alertmanager import AlertmanagerFormat
+from services.ingest.formats.heartbeat import HeartbeatFormat
 
-ALERTS = 64
-ROUNDS = 200
-OWN = "alertmanager"
-#: How to put many events into one body, where a sender does.
-MANY: dict[str, Callable[[list[Any]], Any]] = {
-    "alertmanager-webhook": lambda events: {**events[0], "alerts": [e["alerts"][0] for e in events]},
-    "grafana": lambda events: {**events[0], "alerts": [e["alerts"][0] for e in events]},
-    "otlp-logs": lambda events: {"resourceLogs": [e["resourceLogs"][0] for e in events]},
-    **dict.fromkeys(
-        (
-            "llm-sentinel",
-            "llm-shield",
-            "llm-edge-agent",
-            "llm-governance",
-            "cloudevents",
-            "zabbix",
-            "falco",
-            "datadog",
-        ),
-        lambda events: events,
-    ),
-}
+OWN = AlertmanagerFormat.name
+SERIES, BATCH = 2048, 64
+KINDS = ("repeats", "changing")
+#: Connections, as benchmarks/ingest.py has them for so many alerts a request.
+SENDERS = {1: 64, BATCH: 4}
+TURNS, TURN_S = 7, 2.0
+QUICK_TURNS, QUICK_TURN_S = 2, 1.0
+#: Rounds of all bodies, before anything is measured: each gateway is to meet each of them more often than twice.
+PRELOAD_ROUNDS = 6
+#: Passes of what changes, so that none comes twice within a turn at 100,000 alerts a second of 64, and at 10,000 of one.
+PASSES = {1: 10, BATCH: 100}
+#: Open incidents that a run leaves behind, with room to spare.
+ROOM = 1_000_000
+READ_ROUNDS = 20
+#: What a format has to reach of Alertmanager's own.
+WANTED = 0.3
 
 
-def own_alert(number: int) -> dict[str, Any]:
-    labels = {
-        "alertname": "ModelSlow",
-        "service": "llm-api",
-        "instance": f"gateway-{number}",
-        "severity": "warning",
-    }
-    said = {"summary": "p99 over 20 s", "runbook_url": "https://runbooks.example.com/slow"}
-    return {
-        "labels": labels,
-        "annotations": said,
-        "startsAt": "2026-01-31T12:00:00Z",
-        "endsAt": "2026-01-31T12:05:00Z",
-    }
+@dataclass(slots=True)
+class Line:
+    """One format with one kind of bodies: its turns in alerts a second, each over that of Alertmanager's own beside it."""
 
+    format: str
+    kind: str
+    batch: int
+    reading_us: float
+    rates: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
 
-def event_of(name: str, number: int, new: int) -> Any:
-    """The first sample of a format that opens something, as one of many: each with another name in all its texts."""
-    case = next(
-        case for case in samples(name)["cases"] if case["firing"] and not isinstance(case["body"], str)
-    )
-    text = json.dumps(case["body"])
-    name_of_it = case["firing"][0][0]
-    return json.loads(
-        text.replace(
-            json.dumps(name_of_it)[1:-1],
-            f"{name_of_it} {chr(97 + number % 26)}{chr(97 + number // 26)}x{new}",
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "format": self.format,
+            "bodies": self.kind,
+            "alerts_a_request": self.batch,
+            "alerts_a_second": median(self.rates),
+            "ratio": median(self.ratios),
+            "ratios": [round(each, 3) for each in self.ratios],
+            "turns": self.rates,
+            "reading_us": round(self.reading_us, 1),
+        }
+
+    def __str__(self) -> str:
+        told = (
+            f"{self.format:<22}{self.kind:<10}{self.batch:>3} a request {median(self.rates):>9,.0f} alerts/s"
         )
+        return f"{told}  {median(self.ratios):.2f} x  reading {self.reading_us:.1f} us an alert"
+
+
+def bodies_of(name: str, kind: str, batch: int) -> Bodies:
+    passes = PASSES[batch] if kind == "changing" else 1
+    form = "" if name == OWN else name
+    return Bodies(kind, SERIES, batch, now=NOW, passes=passes, format=form)  # type: ignore[arg-type]
+
+
+def turn(system: Own, line: Line, spec: Spec) -> float:
+    """Alerts a second, by a process of its own. Raises RuntimeError when one is not taken."""
+    name = line.format
+    path, headers = (
+        (AlertmanagerFormat.path, {}) if name == OWN else (events_of(name).path, events_of(name).headers)
     )
+    bodies = bodies_of(name, line.kind, line.batch)
+    target = Target(name, f"{system.url}{path}", SENDERS[line.batch])
+    found = generate(target, fresh(replace(spec, bodies=bodies, headers=headers)))["measured"]
+    if found.failed or not found.alerts:
+        raise RuntimeError(f"{name}: answers {found.statuses}, errors {found.errors}")
+    return found.alerts_per_s
 
 
-def bodies(name: str, new: int = 0) -> list[bytes]:
-    if name == OWN:
-        alerts = [own_alert(number) for number in range(ALERTS)]
-        for each in alerts:
-            each["labels"]["new"] = str(new)
-        return [raw(alerts)]
-    events = [event_of(name, number, new) for number in range(ALERTS)]
-    return [raw(MANY[name](events))] if name in MANY else [raw(each) for each in events]
+def reading_us(name: str, kind: str, batch: int) -> float:
+    """Microseconds of CPU an alert, in this process."""
+    form = opened()[name]
+    bodies = replace(bodies_of(name, kind, batch), passes=2 if kind == "changing" else 1)
+    headers = {} if name == OWN else events_of(name).headers
+    batches = bodies.build()
+    sent = [batch.body for batch in batches]
+    rounds = 1
+    if kind == "repeats":
+        rounds = READ_ROUNDS
+        for body in sent * 3:
+            read(form, body, headers)
+    begun = time.process_time()
+    for body in sent * rounds:
+        read(form, body, headers)
+    return (time.process_time() - begun) / (rounds * sum(batch.alerts for batch in batches)) * 1e6
 
 
-def opened() -> dict[str, Format]:
-    settings = Settings.model_validate({})
-    return open_formats(Shared(Remembered("default", tuple(settings.grouping.service_labels)), settings))
-
-
-def read(form: Format, body: bytes) -> int:
-    request = Request(form.path, body, 1769864400.0, content_type="application/json")
-    if form.prepares:
-        asyncio.run(form.prepare(request))
-    return len(form.read(request).places)
-
-
-def cost(form: Format, given: list[list[bytes]]) -> tuple[float, int]:
-    """Microseconds an alert, and how many alerts a round is. `prepare` looks things up only for ends, of which there are none."""
-    requests = [
-        [Request(form.path, body, 1769864400.0, content_type="application/json") for body in round_]
-        for round_ in given
+def everything(names: list[str], turns: int, turn_s: float) -> list[Line]:
+    lines = [
+        Line(name, kind, batch, reading_us(name, kind, batch))
+        for batch in (BATCH, 1)
+        for kind in KINDS
+        for name in [OWN, *(each for each in names if (each in MANY) == (batch == BATCH))]
     ]
-    alerts, begun = 0, time.process_time()
-    for round_ in requests:
-        for request in round_:
-            alerts += len(form.read(request).places)
-    return (time.process_time() - begun) / max(alerts, 1) * 1e6, alerts // len(requests)
-
-
-def everything(names: list[str], rounds: int) -> list[dict[str, object]]:
-    forms = opened()
-    found: list[dict[str, object]] = []
-    own = 0.0, 0.0
-    for name in [OWN, *(each for each in names if each != OWN)]:
-        form = forms[name]
-        same = bodies(name)
-        for body in same:
-            read(form, body)
-        known, alerts = cost(form, [same] * rounds)
-        fresh, _ = cost(form, [bodies(name, new) for new in range(1, max(rounds // 10, 3))])
-        if name == OWN:
-            own = known, fresh
-        ratio = own[0] / known
-        say(
-            f"{name}: {known:.1f} us an alert met before, {fresh:.1f} a new one; {ratio:.2f} x {OWN}; {len(same)} requests, {alerts} alerts"
-        )
-        found.append(
-            {
-                "format": name,
-                "known_us": known,
-                "new_us": fresh,
-                "requests": len(same),
-                "alerts": alerts,
-                "ratio": ratio,
-            }
-        )
-    return found
+    first = {(line.kind, line.batch): line for line in lines if line.format == OWN}
+    with own(LIFECYCLE__MAX_CONCURRENT_INCIDENTS=str(ROOM), **SETTINGS) as system:
+        for line in lines:  # All gateways learn the alerts; not counted.
+            known = bodies_of(line.format, "repeats", line.batch)
+            spec = Spec(
+                known, duration_s=min(turn_s, 1.0), preload=known, preload_rounds=PRELOAD_ROUNDS, warmup_s=0
+            )
+            turn(system, replace(line, kind="repeats"), spec)
+        spec = Spec(Bodies(), duration_s=turn_s, warmup_s=0)
+        for _ in range(turns):
+            for line in lines:
+                line.rates.append(turn(system, line, spec))
+                line.ratios.append(line.rates[-1] / first[line.kind, line.batch].rates[-1])
+    return lines
 
 
 def main() -> None:
@@ -151,16 +137,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these formats")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_TURNS} turns of {QUICK_TURN_S:g} s")
+    parser.add_argument("--reading", action="store_true", help="reading alone, without a system")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for formats.json")
     arguments = parser.parse_args()
-    every = [
-        name
-        for name, form in opened().items()
-        if isinstance(form, JsonFormat) and name not in ("mapped", "events", "email")
-    ]
-    found = everything(arguments.names or every, ROUNDS // 10 if arguments.quick else ROUNDS)
-    write("formats", found, arguments.results)
+    names = arguments.names or [name for name in opened() if name not in (OWN, HeartbeatFormat.name)]
+    if arguments.reading:
+        for name in [OWN, *names]:
+            batch = BATCH if name in MANY or name == OWN else 1
+            found = [f"{kind} {reading_us(name, kind, batch):.1f}" for kind in KINDS]
+            say(f"{name:<22}{batch:>3} a request, us an alert: {', '.join(found)}")
+        return
+    turns, turn_s = (QUICK_TURNS, QUICK_TURN_S) if arguments.quick else (TURNS, TURN_S)
+    lines = everything(names, turns, turn_s)
+    for line in lines:
+        say(str(line))
+    short = [f"{line.format} ({line.kind})" for line in lines if median(line.ratios) < WANTED]
+    say(f"below {WANTED:g} x: {', '.join(short) or 'none'}")
+    write("formats", [line.as_dict() for line in lines], arguments.results)
 
 
 if __name__ == "__main__":

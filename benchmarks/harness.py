@@ -155,7 +155,7 @@ def compare(
     spec = replace(spec, bodies=replace(spec.bodies, now=NOW))
     if spec.preload is not None:
         spec = replace(spec, preload=replace(spec.preload, now=NOW))
-    first = _fresh(spec if spec.once else replace(spec, duration_s=min(spec.duration_s, TRY_S)))
+    first = fresh(spec if spec.once else replace(spec, duration_s=min(spec.duration_s, TRY_S)))
     for target in targets:
         generate(target, first)
     spec = replace(spec, preload=None)
@@ -166,7 +166,7 @@ def compare(
     rest_busy: list[float] = []
     results: dict[str, list[Result]] = {target.name: [] for target in targets}
     for _ in range(turns):
-        turn_spec = _fresh(spec)
+        turn_spec = fresh(spec)
         for target in targets:
             rest_busy.append(_rest())
             results[target.name].append(generate(target, turn_spec)["measured"])
@@ -250,7 +250,7 @@ def machine() -> dict[str, object]:
 _runs = 0
 
 
-def _fresh(spec: Spec) -> Spec:
+def fresh(spec: Spec) -> Spec:
     """The spec with a run_id nobody has used: start second and a count, of constant length."""
     global _runs
     if spec.bodies.kind == "repeats":
@@ -265,7 +265,7 @@ def _tuned(targets: Sequence[Target], spec: Spec) -> tuple[list[Target], dict[st
     weather."""
     tried: dict[str, dict[int, float]] = {target.name: {} for target in targets}
     for concurrency in LADDER:
-        rung = _fresh(replace(spec, duration_s=spec.duration_s if spec.once else TRY_S, warmup_s=0.5))
+        rung = fresh(replace(spec, duration_s=spec.duration_s if spec.once else TRY_S, warmup_s=0.5))
         for target in targets:
             result = generate(replace(target, concurrency=concurrency), rung)["measured"]
             tried[target.name][concurrency] = result.alerts_per_s

@@ -260,9 +260,12 @@ class _Load:
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: Prometheus/2.42.0\r\n"
-            f"Content-Type: application/json\r\n{more}Content-Length: "
+            f"Content-Type: application/json\r\n{more}"
         )
-        self.wires = [b"%b%d\r\n\r\n%b" % (head.encode(), len(batch.body), batch.body) for batch in requests]
+        self.wires = [
+            b"%bContent-Length: %d\r\n\r\n%b" % ((head + batch.headers).encode(), len(batch.body), batch.body)
+            for batch in requests
+        ]
         self.alert_counts = [batch.alerts for batch in requests]
         self.retry, self.timeout_s = retry, timeout_s
 

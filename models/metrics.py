@@ -74,6 +74,9 @@ METRICS: dict[str, Metric] = {
         "gauge", "Days until the certificate expires that a door presents; negative afterwards."
     ),
     "llm_im_grpc_connections": Metric("gauge", "Connections of gRPC clients to a gateway."),
+    "llm_im_grpc_strangers": Metric(
+        "gauge", "Those of them on which no call has shown a token or a certificate yet."
+    ),
     "llm_im_grpc_calls": Metric("gauge", "gRPC calls that a gateway works on, streams included."),
     "llm_im_edge_streams": Metric("gauge", "Streams of edge agents open at a gateway."),
     "llm_im_edge_actions_total": Metric(
@@ -156,6 +159,9 @@ METRICS: dict[str, Metric] = {
     "llm_im_dead_letters_total": Metric("counter", "Dead letters handed to their store, by door."),
     "llm_im_classified_total": Metric("counter", "Incidents classified."),
     "llm_im_actions_total": Metric("counter", "Actions tried, by outcome."),
+    "llm_im_pages_total": Metric(
+        "counter", "Contacts of people on call: told, failed, or nobody where none could be found."
+    ),
     "llm_im_target_broken": Metric(
         "gauge", "1 while a target is not called because it fails, or tried again; by target."
     ),

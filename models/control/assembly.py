@@ -7,6 +7,7 @@ from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.heartbeating import Heartbeats
 from models.control.issuing import IssuedTokens
+from models.control.people import People, Policies
 from models.control.polls import Polls
 from models.control.section import Section
 from models.control.shelf import Shelf
@@ -22,4 +23,6 @@ SECTIONS: tuple[type[Section], ...] = (
     Shelf,
     Polls,
     Heartbeats,
+    People,
+    Policies,
 )

@@ -77,6 +77,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     ref: str = ""
     #: Alerts that joined since the receiver was told last; they are among those shown.
     new: int = 0
+    #: Whom it is for, in the receiver's own terms (an address, a channel); "": whatever the receiver is set to.
+    to: str = ""
 
     @property
     def is_over(self) -> bool:

@@ -68,6 +68,13 @@ class Choice(msgspec.Struct, frozen=True):
                     found.setdefault(receiver, Chosen(receiver, route, f"route {route.name} escalates to it"))
         return tuple(found.values())
 
+    @property
+    def escalation(self) -> tuple[str, Route] | None:
+        """The policy by which people are paged, and the route that names it: the first that does."""
+        return next(
+            ((each.route.escalation, each.route) for each in self.told if each.route.escalation), None
+        )
+
 
 class Router:
     """A tree, ready to be asked. Raises Malformed or TooLarge for matchers that are none."""

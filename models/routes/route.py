@@ -22,7 +22,8 @@ class Route(msgspec.Struct, frozen=True):
     notification, None: by severity. `interval_s` is the shortest time between two, None: notify.interval. After `repeat_s` an
     incident that nobody acknowledged is told of again (0: never). `continues`: when it took the incident, the routes after it
     are asked too.
-    `discards`: nobody is told. `escalate_to` is told as well when nobody acknowledged an incident in time.
+    `discards`: nobody is told. `escalate_to` is told as well when nobody acknowledged an incident in time. `escalation` is the
+    policy by which people are paged, "" for none.
     """
 
     name: str = ROOT
@@ -39,6 +40,7 @@ class Route(msgspec.Struct, frozen=True):
     sends_resolved: bool = True
     escalate_to: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
+    escalation: str = ""
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Route]]:
         """This route and those below it, in the order in which they are asked, with their depth."""

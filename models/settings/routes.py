@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, field_validator
 from models.alerts.matchers import parse_filters
 from models.errors import Malformed, TooLarge
 from models.incidents.incident import IncidentType, Severity
+from models.people.words import NAME_PATTERN
 from models.routes.choice import Router
 from models.routes.route import ROOT, Route
 from models.settings.values import LIVE, Duration, MaybeDuration, Section, WrongAt
@@ -19,6 +20,8 @@ from models.settings.values import LIVE, Duration, MaybeDuration, Section, Wrong
 DEPTH_MAX, ROUTES_MAX = 8, 1000
 #: Characters of a route's name.
 NAME_MAX = 100
+#: A name of a policy, or none.
+POLICY_NAME = rf"^({NAME_PATTERN})?$"
 
 Level = Literal["P0", "P1", "P2", "P3", "P4"]
 
@@ -69,6 +72,12 @@ class RouteSettings(Section):
         [],
         description="Receivers that are told as well when an incident's acknowledge target has passed. Empty: as above it.",
     )
+    escalation: str = Field(
+        "",
+        max_length=63,
+        pattern=POLICY_NAME,
+        description="[Escalation policy](on-call.md) by which people are paged as well. Empty: as above it.",
+    )
     routes: list[RouteSettings] = Field(
         [], description="Routes below it, asked in their order: the first that takes an incident counts."
     )
@@ -111,6 +120,13 @@ class RootRoute(Section):
         description="Receivers that are told as well when an incident's [acknowledge target](#targetsacknowledge) has passed.",
         json_schema_extra=LIVE,
     )
+    escalation: str = Field(
+        "",
+        max_length=63,
+        pattern=POLICY_NAME,
+        description="[Escalation policy](on-call.md) by which people are paged as well. Empty: none.",
+        json_schema_extra=LIVE,
+    )
 
 
 def tree_of(root: RootRoute, routes: list[RouteSettings], receivers: tuple[str, ...]) -> Route:
@@ -123,6 +139,7 @@ def tree_of(root: RootRoute, routes: list[RouteSettings], receivers: tuple[str, 
         repeat_s=root.repeat,
         sends_resolved=root.send_resolved,
         escalate_to=tuple(root.escalate_to),
+        escalation=root.escalation,
     )
     return _with_routes(top, routes, "")
 
@@ -145,6 +162,7 @@ def _with_routes(parent: Route, routes: list[RouteSettings], place: str) -> Rout
             repeat_s=parent.repeat_s if each.repeat is None else each.repeat,
             sends_resolved=parent.sends_resolved if each.send_resolved is None else each.send_resolved,
             escalate_to=tuple(each.escalate_to) or parent.escalate_to,
+            escalation=each.escalation or parent.escalation,
         )
         below.append(_with_routes(own, each.routes, f"{at}."))
     return msgspec.structs.replace(parent, routes=tuple(below))
@@ -164,7 +182,7 @@ def check(root: RootRoute, routes: list[RouteSettings], known: Collection[str]) 
             other = names_seen[route.name]
             raise WrongAt(f"{place}.name", f"{route.name!r} is the name of {other} too; each needs its own")
         names_seen.setdefault(route.name or place, place)
-        if route.discard and (route.receivers or route.escalate_to):
+        if route.discard and (route.receivers or route.escalate_to or route.escalation):
             raise WrongAt(
                 place, "expected discard or receivers, not both: a route that discards tells nobody"
             )

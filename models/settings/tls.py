@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models.control.tokens import match_of, name_of, scopes_of
 from models.errors import Malformed
-from models.settings.values import Section, WrongAt
+from models.settings.values import LIVE, Section, WrongAt
 
 #: Looked through for each certificate that is new to a gateway; a large installation has a certificate a cluster.
 CLIENTS_MAX = 1000
@@ -109,6 +109,7 @@ class Tls(Section):
         [],
         max_length=CLIENTS_MAX,
         description="Who bears which client certificate. A request with such a certificate and without a token has that name and its scopes.",
+        json_schema_extra=LIVE,
     )
 
     def mistakes(self) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from models.shard.commands import Commands
 from models.shard.component import Component, EventOf
 from models.shard.core import NAMED_BY
 from models.shard.edge_outbox import EdgeOutbox
+from models.shard.escalation import Escalations
 from models.shard.follow_ups import FollowUps
 from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.inhibitors import Inhibitors
@@ -66,6 +67,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     Inhibitors,
     Mutes,  # after what mutes, before who is told
     Notifications,
+    Escalations,  # as those are told whom routes name
     KnownPlaybooks,
     Choosing,  # before what is run of them
     Runs,

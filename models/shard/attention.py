@@ -10,6 +10,7 @@ from models.incidents.query import Summary
 from models.incidents.verbs import ASSIGNEES_MAX, ROLES_MAX, Acknowledge, Assign, Unacknowledge
 from models.partition.event import Event
 from models.shard import clock, lifecycle
+from models.shard.changes import Acknowledged, Released
 from models.shard.commands import check_name, must_be_open
 from models.shard.component import Component, on
 from models.shard.core import Core
@@ -78,6 +79,7 @@ class Attention(Component):
         before = None if incident.handling is None else incident.handling.acknowledged
         if before is None or (before.by, before.until) != (actor, verb.until):
             self.shard.do(IncidentAcknowledged(incident.id, actor, verb.until, command.reason), now)
+            self.shard.report(Acknowledged(incident, actor, verb.until), now)
         lifecycle.attended(self.shard, incident, actor, f"acknowledged by {actor}", now)
         return incident
 
@@ -88,6 +90,7 @@ class Attention(Component):
         if incident.handling is not None and incident.handling.acknowledged is not None:
             self.shard.do(AcknowledgementEnded(incident.id, actor, command.reason), now)
             lifecycle.left_alone(self.shard, incident, actor, f"acknowledgement withdrawn by {actor}", now)
+            self.shard.report(Released(incident, actor), now)
         return incident
 
     def _assign(self, incident: Incident, verb: Assign, command: Command, now: float) -> Incident:

@@ -70,6 +70,19 @@ class Judged(IncidentChange, frozen=True, gc=False):
     before: Severity
 
 
+class Acknowledged(IncidentChange, frozen=True, gc=False):
+    """`actor` acknowledged it until `until` (0: until it ends)."""
+
+    actor: str
+    until: float
+
+
+class Released(IncidentChange, frozen=True, gc=False):
+    """`actor` took its acknowledgement back."""
+
+    actor: str
+
+
 class Unattended(IncidentChange, frozen=True, gc=False):
     """Its acknowledgement has expired: as far as we know nobody is on it."""
 

@@ -11,7 +11,7 @@ import msgspec
 from models.alerts.series import FIRING, SeriesTable
 from models.alerts.view import alert_view
 from models.incidents.incident import Incident
-from models.incidents.notification import RESOLVED, Common, common_of, facts_of, idempotency_key
+from models.incidents.notification import RESOLVED, Common, Facts, common_of, facts_of, idempotency_key
 from models.routes.route import ReceiverRow
 from models.shard.core import Core
 from models.shard.effects import Act
@@ -26,29 +26,10 @@ GONE = ReceiverRow()
 def act(shard: Core, incident: Incident, receiver: str, seen: int) -> Act:
     """The effect that sends an incident's pending notification to a receiver; `seen` of its alerts are not muted."""
     notification, row = incident.notification_of(receiver), shard.settings.receivers.get(receiver, GONE)
-    most, reason = row.max_alerts, notification.reason or ""
-    series, numbers = shard.state.series, shard.state.members[incident.id]
-    muted = shard.of(Mutes).muted.of(incident.id)
-    if muted and reason != RESOLVED:
-        # What is muted is no reason to notify anybody, and is left out. Whoever may have heard of it before is told of its end.
-        numbers = array("I", [number for number in numbers if number not in muted])
-    # Chosen before the list is cut: an incident that outlived a hundred pods still shows those that fire.
-    shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
+    reason = notification.reason or ""
     new = max(0, seen - notification.seen) if reason == GREW and notification.seen >= 0 else 0
-    if new and most < len(numbers):
-        # What is new is what it is about.
-        newest = nlargest(min(new, most), numbers, key=series.opened.__getitem__)
-        shown = [*newest, *(number for number in shown if number not in newest)][:most]
-    facts = facts_of(
-        incident,
-        [alert_view(series, number) for number in shown],
-        reason=reason,
-        max_alerts=most,
-        total=len(numbers),
-        common=_common(shard, incident),
-    )
-    title = shard.of(Sharing).title(incident)
-    facts = msgspec.structs.replace(facts, title=title, receiver=receiver, ref=notification.ref, new=new)
+    said = facts(shard, incident, reason=reason, most=row.max_alerts, new=new)
+    said = msgspec.structs.replace(said, receiver=receiver, ref=notification.ref)
     key = idempotency_key(incident.id, notification.number, notification.attempt, receiver)
     return Act(
         incident.id,
@@ -57,9 +38,33 @@ def act(shard: Core, incident: Incident, receiver: str, seen: int) -> Act:
         row.type,
         receiver,
         key,
-        facts,
+        said,
         incident.severity,
     )
+
+
+def facts(shard: Core, incident: Incident, *, reason: str, most: int, new: int = 0) -> Facts:
+    """What is said of an incident, with at most so many of its alerts; `new` of them joined since it was said last."""
+    series, numbers = shard.state.series, shard.state.members[incident.id]
+    muted = shard.of(Mutes).muted.of(incident.id)
+    if muted and reason != RESOLVED:
+        # What is muted is no reason to notify anybody, and is left out. Whoever may have heard of it before is told of its end.
+        numbers = array("I", [number for number in numbers if number not in muted])
+    # Chosen before the list is cut: an incident that outlived a hundred pods still shows those that fire.
+    shown = nsmallest(most, numbers, key=lambda number: _place(series, number))
+    if new and most < len(numbers):
+        # What is new is what it is about.
+        newest = nlargest(min(new, most), numbers, key=series.opened.__getitem__)
+        shown = [*newest, *(number for number in shown if number not in newest)][:most]
+    said = facts_of(
+        incident,
+        [alert_view(series, number) for number in shown],
+        reason=reason,
+        max_alerts=most,
+        total=len(numbers),
+        common=_common(shard, incident),
+    )
+    return msgspec.structs.replace(said, title=shard.of(Sharing).title(incident), new=new)
 
 
 def _common(shard: Core, incident: Incident) -> Common:

@@ -31,6 +31,7 @@ class _Incident(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str
     reason: str
     url: str | None = None
+    to: str = ""
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -94,6 +95,7 @@ def webhook_body(facts: Facts, *, external_url: str = "", receiver: str = "webho
                 service=facts.service,
                 reason=facts.reason,
                 url=f"{base}/v1/incidents/{identity}" if base else None,
+                to=facts.to,
             ),
         )
     )

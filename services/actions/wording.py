@@ -119,6 +119,7 @@ class Wording:
             type=facts.type.value,
             started_at=facts.created_at,
             ref=facts.ref,
+            channel=one_line(facts.to),
         )
 
     def of_note(self, note: Note, key: str) -> Said:
@@ -235,6 +236,7 @@ def variables(facts: Facts, link: str, name: str = "") -> dict[str, Any]:
         "reason": facts.reason,
         "status": RESOLVED if facts.is_over else FIRING,
         "receiver": facts.receiver or name,
+        "to": facts.to,
         "group_labels": dict(facts.group_labels),
         "labels": dict(facts.common_labels),
         "annotations": dict(facts.common_annotations),

@@ -20,24 +20,31 @@ from services.api.alertmanager.silences import add_silence_routes as add_alertma
 from services.api.answers import Answers
 from services.api.auth import refuse_unnamed
 from services.api.dead_letters import LetterDesk
+from services.api.graphql.ground import Ground
+from services.api.graphql.route import add_graphql_route
 from services.api.health import HealthGather, add_health_routes
 from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
 from services.api.opsgenie import answers as opsgenie
 from services.api.opsgenie.reads import add_opsgenie_routes
+from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk, RunReads
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
+from services.api.v1.analytics import add_analytics_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
 from services.api.v1.dead_letters import add_dead_letter_routes
 from services.api.v1.edge import add_edge_routes
 from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
+from services.api.v1.oncall import add_oncall_routes
+from services.api.v1.people import add_people_routes
 from services.api.v1.playbooks import add_playbook_routes
 from services.api.v1.repairs import add_repair_routes
+from services.api.v1.reports import Reporting, add_report_route
 from services.api.v1.requests import BadFields, BodyReader
 from services.api.v1.rest import add_rest_routes
 from services.api.v1.routing import ReceiverDesk, add_routing_routes
@@ -45,6 +52,7 @@ from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
+from services.api.v1.verb_doing import Doing
 from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -68,10 +76,11 @@ def build_app(
     playbooks: PlaybookDesk,
     edge: EdgeAgents,
     heartbeats: HeartbeatDesk,
+    people: PeopleDesk,
     letters: LetterDesk,
     reload: Reload,
 ) -> FastAPI:
-    """The application: Alertmanager's reads, /v1 and its stream, health, metrics, /openapi.json. No documentation
+    """The application: Alertmanager's reads, /v1 and its stream, /graphql, health, metrics, /openapi.json. No documentation
     pages: they would load scripts from elsewhere. Errors have the shape of the API that was called. Raises Broken for a
     route that declares no scope."""
     app = FastAPI(
@@ -92,6 +101,8 @@ def build_app(
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
     add_heartbeat_routes(app, heartbeats, bodies)
+    add_people_routes(app, people, bodies)
+    add_oncall_routes(app, people, bodies)
     add_dead_letter_routes(app, letters, bodies)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
@@ -99,6 +110,10 @@ def build_app(
     add_run_routes(app, RunReads(reads), commands, bodies)
     add_repair_routes(app, RunReads(reads))
     add_edge_routes(app, edge, bodies)
+    add_analytics_routes(app, reads, clock)
+    add_report_route(app, Reporting(reads, RunReads(reads), clock, settings))
+    ground = Ground(reads, RunReads(reads), silences, heartbeats, Doing(reads, commands, clock), clock)
+    add_graphql_route(app, ground, bodies)
     add_config_routes(app, reload, bodies)
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)

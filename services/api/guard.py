@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 from starlette.responses import Response
 from starlette.websockets import WebSocket
@@ -44,6 +45,9 @@ KNOWN_MAX = 8192
 LOOK_AGAIN_S = 0.2
 #: Characters of a path or name that are logged: ours are shorter.
 PATH_CHARS = 200
+#: How paths of calendars end, and what of their query is looked at.
+CALENDAR = "/calendar.ics"
+QUERY_BYTES = 1024
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -82,12 +86,9 @@ class Guard:
         self._refusals = Refusals(clock)
         self._names = {place[0] for each in settings.server.hosts if (place := host_and_port(each))}
         self._origins = {parse_origin(each) for each in settings.server.origins}
-        self._required = settings.auth.required
         tls = settings.server.tls
-        self._certificates = Certificates(tls, front_secret) if tls.asks_clients else None
-        # Who names its clients does not let in everybody else.
-        if not settings.server.is_loopback or (tls.clients and self._required is None):
-            self._required = True
+        self._certificates = Certificates(tls.clients, front_secret) if tls.asks_clients else None
+        self._required = _required(settings)
         self._open = dict.fromkeys(OPEN_PATHS, Caller(ANONYMOUS, frozenset()))
         if settings.auth.open_metrics:
             self._open[METRICS_PATH] = Caller(ANONYMOUS, frozenset({READ}))
@@ -155,7 +156,7 @@ class Guard:
                 return
             path = str(scope["path"])
             raw: list[tuple[bytes, bytes]] = scope["headers"]  # type: ignore[assignment]
-            headers = dict(raw)
+            headers = _with_token_of(scope, dict(raw))
             asked = {"method": str(scope.get("method", "WEBSOCKET")), "path": path[:PATH_CHARS]}
             client = scope.get("client")
             proof = self._proof(headers)
@@ -201,6 +202,13 @@ class Guard:
             await app(scope, receive, noted)
 
         return guarded
+
+    def take_settings(self, settings: Settings) -> None:
+        """Go by the clients that these settings name. What was found out before is asked anew."""
+        if self._certificates is not None:
+            self._certificates.take(settings.server.tls.clients)
+        self._required = _required(settings)
+        self._known.clear()
 
     def take_uses(self) -> dict[str, float]:
         """When tokens were used since the last call, by id."""
@@ -285,6 +293,25 @@ class Guard:
     def _caller(self, name: str, token_id: str, scopes: Iterable[str], match: Sequence[str]) -> Caller:
         sender = Sender(name, token_id, tuple(parse_filters(match)))
         return Caller(name, granted(scopes, self._scopes), sender)
+
+
+def _with_token_of(scope: Scope, headers: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The headers, with the token that a calendar program can give in the URL only: `?token=...`. Nowhere else is one taken from there,
+    because URLs are written down by whoever passes them on."""
+    if b"authorization" in headers or not str(scope["path"]).endswith(CALENDAR):
+        return headers
+    query = parse_qs(bytes(scope.get("query_string", b""))[:QUERY_BYTES])  # type: ignore[call-overload]
+    token: list[bytes] = query.get(b"token", [])
+    return {**headers, b"authorization": b"Bearer " + token[0]} if token else headers
+
+
+def _required(settings: Settings) -> bool | None:
+    """Whether everybody must show a token or a certificate; None: once there has been a token."""
+    required = settings.auth.required
+    # Who names its clients does not let in everybody else.
+    if not settings.server.is_loopback or (settings.server.tls.clients and required is None):
+        return True
+    return required
 
 
 def refusal(error: Refused, path: str) -> Response:

@@ -80,9 +80,7 @@ def problem(
     status: int, kind: str, title: str, detail: str, path: str, fields: Sequence[FieldProblem] = ()
 ) -> Response:
     """A problem document as an answer. `kind` names it within our own problem types."""
-    body = Problem(
-        f"urn:llm-im:problem:{kind}", title, status, detail, path, list(fields), current_id() or ""
-    )
+    body = Problem(type_of(kind), title, status, detail, path, list(fields), current_id() or "")
     document = msgspec.to_builtins(body)
     if not body.trace_id:
         del document["trace_id"]
@@ -94,15 +92,24 @@ def problem_of(error: IncidentManagerError, path: str) -> Response:
     status, kind, title = told_as(error)
     if status == 500:
         return problem(500, kind, title, type(error).__name__, path)
-    fields = []
-    if isinstance(error, Malformed | TooLarge | NotFound | Conflict):
-        field, colon, why = str(error).partition(": ")
-        fields = [FieldProblem(field, why)] if colon and _is_field(field) else []
-    response = problem(status, kind, title, str(error), path, fields)
+    response = problem(status, kind, title, str(error), path, fields_in(error))
     if status == 503:
         wait_s = error.retry_after_s if isinstance(error, Busy) else 1.0
         response.headers["Retry-After"] = str(max(1, round(wait_s)))
     return response
+
+
+def type_of(kind: str) -> str:
+    """A problem's type, for programs."""
+    return f"urn:llm-im:problem:{kind}"
+
+
+def fields_in(error: IncidentManagerError) -> list[FieldProblem]:
+    """The field that an error of ours is about, if it says so."""
+    if not isinstance(error, Malformed | TooLarge | NotFound | Conflict):
+        return []
+    field, colon, why = str(error).partition(": ")
+    return [FieldProblem(field, why)] if colon and _is_field(field) else []
 
 
 def told_as(error: IncidentManagerError) -> tuple[int, str, str]:
@@ -136,8 +143,12 @@ def field_problems(errors: Iterable[Mapping[str, object]], *, skip: int = 0) -> 
 
 def malformed(fields: Sequence[FieldProblem], path: str) -> Response:
     """A request with wrong fields."""
-    detail = "; ".join(f"{each.field}: {each.detail}" for each in fields)
-    return problem(400, "malformed", "The request cannot be read", detail, path, fields)
+    return problem(400, "malformed", "The request cannot be read", malformed_fields(fields), path, fields)
+
+
+def malformed_fields(fields: Sequence[FieldProblem]) -> str:
+    """Wrong fields in words."""
+    return "; ".join(f"{each.field}: {each.detail}" for each in fields)
 
 
 def _is_field(word: str) -> bool:

@@ -16,7 +16,7 @@ from models.ports import Tracer
 from models.trace import Attribute, context_of, trace_id_of
 
 #: What people and programs ask for. Probes come every second, and a stream lasts for days: neither is a piece of work.
-TRACED = ("/v1/", "/api/")
+TRACED = ("/v1/", "/api/", "/graphql")
 NOT_TRACED = "/v1/stream/"
 #: Of a path that is told: ours are shorter.
 PATH_CHARS = 200

@@ -17,6 +17,7 @@ from models import VERSION
 from models.errors import IncidentManagerError
 from services.cli.commands import (
     alerts,
+    analytics,
     backup,
     completion,
     config,
@@ -24,11 +25,14 @@ from services.cli.commands import (
     dead_letters,
     down,
     edge,
+    escalation,
     formats,
     heartbeats,
     ingest,
     log,
     notify,
+    oncall,
+    people,
     policy,
     routes,
     send,
@@ -198,10 +202,14 @@ app.add_typer(playbooks.app, name="playbooks")
 app.add_typer(silences.app, name="silences")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(heartbeats.app, name="heartbeats")
+app.add_typer(people.app, name="people")
+app.add_typer(oncall.app, name="oncall")
+app.add_typer(escalation.app, name="escalation")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(edge.app, name="edge")
 app.command(epilog=EPILOG)(stats.stats)
+app.command(epilog=EPILOG)(analytics.analytics)
 app.command(epilog=EPILOG)(targets.targets)
 app.command(epilog=EPILOG)(send.send)
 app.command(epilog=EPILOG)(up.up)

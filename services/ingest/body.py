@@ -22,6 +22,8 @@ ZSTD_WINDOW_MAX_BYTES = 8 * 1024 * 1024
 MEMBERS_MAX = 10_000
 #: The longest message of a WebSocket. A sender with more to say sends more of them: so a gateway holds little of each client.
 MESSAGE_MAX_BYTES = 1024 * 1024
+#: Under what the extensions of a WebSocket's scope name its connection, where that can send messages as they are.
+PLAIN = "llm_im.plain"
 #: Packed bytes unpacked between two looks at the size: zstd makes up to 16 MiB of these.
 _STEP_BYTES = 512
 #: Digits of a Content-Length that is worth reading.

@@ -11,7 +11,7 @@ import base64
 import binascii
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from models.errors import Unauthorized
-from models.settings.tls import WHICH, Tls, TlsClient
+from models.settings.tls import WHICH, TlsClient
 
 #: As HAProxy writes it (CLIENT_HEADER in services/machine/haproxy.py).
 CLIENT_HEADER = b"x-llm-im-client"
@@ -37,9 +37,13 @@ class Bearer(NamedTuple):
 class Certificates:
     """One gateway's. `secret` is HAProxy's of this start, "" where none stands in front."""
 
-    def __init__(self, tls: Tls, secret: str) -> None:
+    def __init__(self, clients: Iterable[TlsClient], secret: str) -> None:
         self._secret = (secret or secrets.token_hex(32)).encode()
-        self._clients = {client.key: client for client in tls.clients}
+        self.take(clients)
+
+    def take(self, clients: Iterable[TlsClient]) -> None:
+        """Go by these from now on."""
+        self._clients = {client.key: client for client in clients}
 
     def vouched(self, certificate: bytes) -> Mapping[bytes, bytes]:
         """The headers that stand for a certificate (DER) which TLS of our own has checked."""

@@ -30,6 +30,7 @@ HEADERS_S = 10.0
 def install() -> None:
     """Have every server that this process starts from now on use it, as Serve names no other."""
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:Protocol"
+    config.WS_PROTOCOLS["auto"] = "services.machine.websocket_protocol:Protocol"
 
 
 class Protocol(HttpToolsProtocol):

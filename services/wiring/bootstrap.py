@@ -19,6 +19,7 @@ from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.control import CONTROL
 from models.control.heartbeating import Heartbeats
+from models.control.people import People, Policies
 from models.control.shelf import Shelf
 from models.control.silencing import Silences
 from models.control.slots import Slots
@@ -60,7 +61,9 @@ BACKUP_ACTOR = "backup-0"
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
-SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf, Heartbeats)
+SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf, Heartbeats, Policies)
+#: The same of a responder: who is on call, and how they are reached.
+RESPONDER_FOLLOWS = (ChangedSettings, Slots, People)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:
@@ -216,7 +219,7 @@ def responder_actor(config: bytes, host: Host) -> Actor:
         if worker is not None:
             worker.take(changed)
 
-    control = _followed(given, processes.RESPONDER, take, (ChangedSettings, Slots))
+    control = _followed(given, processes.RESPONDER, take, RESPONDER_FOLLOWS)
     worker = _worker(given, host, actions, targets, control) if given["playbooks"] else None
     return ResponderActor(
         host,

@@ -51,10 +51,10 @@ class CertificateWatch:
         if loaded is not None:
             try:
                 if self._grpc is not None:
-                    await self._grpc.change_tls(server_context(self._watch.tls, loaded))
+                    self._grpc.tls = server_context(self._watch.tls, loaded)
                 self._reminded_at = None
                 log.info("certificates changed", days=int(days_left(loaded.until, now)))
-            except (Malformed, OSError) as error:
+            except Malformed as error:
                 self._watch.again()
                 self._watch.fault = str(error)
         if self._watch.fault != self._fault:

@@ -39,6 +39,7 @@ from services.api.dead_letters import LetterDesk
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.heartbeats import HeartbeatDesk
+from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -139,6 +140,7 @@ class Gateway:
         self.guard = Guard(
             settings, station.tail, clock, self.meter, station.look, front_tls.secret if front_tls else ""
         )
+        station.on_settings = self.guard.take_settings
         self.doors = open_doors(station.needs(self.guard), settings)
         self.edge_shards = EdgeShards(station.lines, lambda: station.submitter.slots, tenant)
         self._edge = self._open_edge()
@@ -202,6 +204,7 @@ class Gateway:
             edge=EdgeAgents(self.edge_shards),
             letters=LetterDesk(dead_letters, replayer, tenant),
             heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
+            people=PeopleDesk(station.tail, station.tell_control, clock, tenant, lambda: station.settings),
             reload=self.change_settings,
         )
         # The guard within the trace, so that a refusal has a trace id too.

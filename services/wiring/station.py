@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -106,6 +106,8 @@ class Station:
         self.formats = open_formats(self.shared)
         self.limits = Limits(peers, control, clock, meter, meter.name, gateways_of(settings))
         self.limits.take_settings(settings.resource_limits)
+        #: Whoever else goes by the settings.
+        self.on_settings: Callable[[Settings], None] = lambda _settings: None
         self._sharing: asyncio.Task[None] | None = None
         self.intake = Intake(self.submitter, remembered, self.dead_letters, meter, self.limits)
         self.beats = BeatLine(self.tail, self.submitter, self.tell_control, clock, tenant)
@@ -175,6 +177,7 @@ class Station:
         self.shared.settings = self.settings
         self.limits.take_settings(self.settings.resource_limits)
         self.rules.take(self.settings, self.clock.now())
+        self.on_settings(self.settings)
 
     def _take_slots(self, slots: SlotMap) -> None:
         if slots.partitions > len(self.lines):

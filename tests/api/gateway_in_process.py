@@ -48,6 +48,7 @@ from services.actions.table import Actions
 from services.ingest.sources.table import open_sources
 from services.machine.front_tls import Front
 from services.machine.http_protocol import Protocol
+from services.machine.websocket_protocol import Protocol as WebSocketProtocol
 from services.stores.memory.archive import MemoryArchive
 from services.stores.memory.dead_letters import MemoryDeadLetters
 from services.stores.memory.delivery_ids import MemoryDeliveryIds
@@ -344,6 +345,7 @@ class System:
                 log_level="critical",
                 # A class of its own, for several systems in one process.
                 http=type("OwnProtocol", (Protocol,), {"hot": self.gateway.hot}),
+                ws=WebSocketProtocol,
                 lifespan="off",
                 timeout_graceful_shutdown=1,
             )
@@ -427,6 +429,7 @@ async def system(
             tracer=tracer(host.name),
             worker=worker,
             control=ControlTail(stores.log("control"), SettingsWatch("", take)),
+            clock=clock,
         )
 
     def shard_of(index: int) -> Callable[[Host], Actor]:

@@ -43,6 +43,7 @@ from services.api.app import build_app
 from services.api.dead_letters import LetterDesk
 from services.api.health import HealthGather
 from services.api.heartbeats import HeartbeatDesk
+from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
@@ -98,6 +99,7 @@ class StandIn:
         self.edge = EdgeAgents(EdgeShards([], lambda: None, TENANT))
         self.reads = Reads(self.ask, self.shards, self.shard_of_slot, [self.archive])
         self.heartbeats = HeartbeatDesk(tail, self.tell, self.reads, self.clock, "default")
+        self.people = PeopleDesk(tail, self.tell, self.clock, TENANT, Settings)
         self.letters = _letters(self.clock)
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
@@ -123,6 +125,7 @@ class StandIn:
                 edge=self.edge,
                 letters=self.letters,
                 heartbeats=self.heartbeats,
+                people=self.people,
                 reload=self.reload,
             )
 

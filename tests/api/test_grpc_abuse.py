@@ -20,6 +20,7 @@ from models.errors import Refused
 from services.ingest.doors.grpc import connection as connections
 from services.ingest.doors.grpc import door as doors
 from services.ingest.doors.grpc.framing import framed
+from services.ingest.formats import proto
 from services.machine import launch
 from services.proto import incident_pb2 as pb
 from tests.api.gateway_in_process import System
@@ -127,6 +128,7 @@ async def test_bytes_that_are_no_http2_end_their_connection() -> None:
 async def test_half_a_greeting_and_an_idle_connection_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "GREETING_S", 0.1)
     monkeypatch.setattr(connections, "IDLE_S", 0.1)
+    monkeypatch.setattr(connections, "STRANGER_S", 0.1)
     monkeypatch.setattr(doors, "LOOK_S", 0.02)
     async with listening() as (ours, client):
         await others_go_on(client)
@@ -461,3 +463,20 @@ async def test_what_anybody_may_call_leaves_room_for_alerts(monkeypatch: pytest.
         await raw.flush()
         assert (await raw.status())[b"grpc-status"] == b"8"
         assert door.room.held <= 2 * 10_000 * 20
+
+
+@pytest.mark.asyncio
+async def test_alerts_that_name_very_many_services_are_taken_though_they_come_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proto, "ALERTS_MAX", 100)
+    async with listening() as (ours, client):
+        each = [
+            message(number, affected_services=[f"s{number}-{n}" for n in range(60)]) for number in range(6)
+        ]
+        too_many = message(7, affected_services=[f"t{n}" for n in range(101)])
+
+        acks = await client.stream([*each, too_many, message(8)])
+
+        assert [ack.status for ack in acks] == [ACCEPTED] * 6 + [pb.ACK_STATUS_DROPPED, ACCEPTED]
+        assert len(await services(ours)) == 361

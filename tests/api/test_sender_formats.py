@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from models.alerts.alert import service_of
-from tests.api.gateway_in_process import JSON, System, system
+from tests.api.gateway_in_process import JSON, System, another_gateway, system
 from tests.format_cases import FOLDER, WEBHOOKS, raw, samples
 
 
@@ -75,3 +75,24 @@ async def test_what_cannot_be_read_is_refused_with_the_field_and_what_was_expect
 
         assert not wrong
         assert not await firing(ours)
+
+
+@pytest.mark.asyncio
+async def test_what_comes_again_is_answered_as_a_gateway_answers_that_never_met_it() -> None:
+    wrong = []
+    async with system() as ours, another_gateway(ours) as fresh:
+        for name, kind in WEBHOOKS.items():
+            for place, case in enumerate(samples(name)["cases"]):
+                path, body, headers = case.get("path", kind.path), raw(case["body"]), case.get("headers", {})
+                if name.startswith("pagerduty"):
+                    # Of an event without a key it makes one up, the same for the same delivery.
+                    headers = {**headers, "idempotency-key": f"{name} {place}"}
+                content_type = case.get("content_type", JSON)
+                _first, second, third, other = [
+                    await to.post(path, body, content_type=content_type, headers=headers)
+                    for to in (ours, ours, ours, fresh)
+                ]
+                if case["firing"] and not (second == third == other):
+                    wrong.append(f"{name} {place}: {second}, {third}, {other}")
+
+    assert not wrong

@@ -11,6 +11,7 @@ import random
 import zlib
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.api.gateway_in_process import System
 from tests.api.test_alert_stream import PATH, alerts, opened, told
@@ -140,4 +141,40 @@ async def test_whatever_a_frame_says_is_answered_or_ends_its_connection(ours: Sy
         writer.close()
     async with opened(port) as neighbour:
         assert (await told(neighbour, {"id": 1, "alerts": alerts(100, 1)}))["status"] == 202
+    await nobody_is_left(ours)
+
+
+@pytest.mark.asyncio
+async def test_a_text_that_is_no_utf8_is_told_in_one_line_and_harms_no_neighbour(
+    ours: System, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = await ours.listen()
+    frames = {
+        "at once": masked(0x81, b'{"alerts": "\xff"}'),
+        "in pieces": masked(0x01, b'{"alerts": "\xc3') + masked(0x00, b"") + masked(0x80, b""),
+        "and a close": masked(0x81, b"\xff") + masked(0x88, b""),
+    }
+    async with opened(port) as neighbour:
+        for number, (what, sent) in enumerate(frames.items()):
+            reader, writer = await raw(port)
+            with capture_logs() as logs:
+                writer.write(sent)
+                said = await gone(reader)
+            writer.close()
+
+            (line,) = [
+                each for each in logs if each["event"] == "WebSocket closed: a text message is no UTF-8"
+            ]
+            assert (line["sender"], line["path"]) == ("127.0.0.1", PATH)
+            assert CLOSE in said, what
+            assert (await told(neighbour, {"id": number, "alerts": alerts(number, 1)}))["status"] == 202, what
+        # A character may be cut in two.
+        reader, writer = await raw(port)
+        text = json.dumps({"id": 1, "alerts": [{"labels": {"alertname": "ü"}}]}, ensure_ascii=False).encode()
+        cut = text.index(b"\xc3") + 1
+        writer.write(masked(0x01, text[:cut]) + masked(0x00, b"") + masked(0x80, text[cut:]))
+        async with asyncio.timeout(10):
+            assert b'"status":202' in await reader.readuntil(b'"status":202')
+        writer.close()
+    assert not caplog.records
     await nobody_is_left(ours)

@@ -12,7 +12,7 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -407,15 +407,51 @@ async def test_new_certificates_reach_grpc_under_load(tmp_path: Path, authority:
     assert statuses == {grpc.StatusCode.OK}
 
 
+async def test_clients_change_while_it_runs_and_open_streams_go_by_it(
+    tmp_path: Path, authority: Authority
+) -> None:
+    client, later = authority.issue("prometheus"), authority.issue("later")
+    admin = {"name": "admin", "common_name": "admin", "scopes": ["admin"]}
+    async with over_grpc(authority, authority.issue("server"), "ask", (PROMETHEUS, admin)) as (ours, port):
+        before = await submit(port, authority, later)
+        settings = ours.settings.model_dump(mode="json", exclude_unset=True)
+        settings["server"]["tls"]["clients"] = [
+            {**PROMETHEUS, "name": "later", "common_name": "later"},
+            admin,
+        ]
+        headers = ours.gateway.guard.vouched(authority.issue("admin").raw)
+        async with _channel(port, authority, client) as lasting:
+            assert await submit_on(lasting) == grpc.StatusCode.OK
+            stream = cast(Any, rpc.SentinelAlertsStub)(lasting).StreamAlerts()
+            await stream.write(pb.AlertMessage(description="slow"))
+            await stream.read()
+
+            changed = await ours.post("/v1/config/reload", settings, headers=[*headers.items()])
+
+            await stream.write(pb.AlertMessage(description="slow"))
+            ended = await stream.code()
+            gone = await submit_on(lasting)
+        after = await submit(port, authority, later)
+
+    assert changed.status == 200, changed.body
+    unauthenticated = grpc.StatusCode.UNAUTHENTICATED
+    assert (before, ended, gone, after) == (*[unauthenticated] * 3, grpc.StatusCode.OK)
+
+
 @contextlib.asynccontextmanager
-async def over_grpc(authority: Authority, server: Issued, demand: str) -> AsyncIterator[tuple[System, int]]:
+async def over_grpc(
+    authority: Authority,
+    server: Issued,
+    demand: str,
+    clients: Sequence[Mapping[str, object]] = (PROMETHEUS, DESK),
+) -> AsyncIterator[tuple[System, int]]:
     port = free_port()
     tls = {
         "cert_file": str(server.cert),
         "key_file": str(server.key),
         "client_ca_file": str(authority.file),
         "client_certificates": demand,
-        "clients": [PROMETHEUS, DESK],
+        "clients": [*clients],
     }
     async with system(server={"grpc": True, "grpc_port": port, "tls": tls}) as ours:
         yield ours, port

@@ -67,6 +67,7 @@ SOMETHING = {
     "server.origins": "https://wall.example",
     "server.tls.clients": "[]",
     "heartbeats.expected": '[{"name": "backup", "interval": "1d"}]',
+    "notify.route.escalation": "critical",
     "notify.webhook.external_url": "https://incidents.example.org",
     "outbound.allow": "10.0.0.0/8",
     "auth.required": "true",

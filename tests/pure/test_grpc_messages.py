@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
+from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
 from models.settings.all import Settings
 from models.shard.messages import Decision
@@ -12,6 +16,7 @@ from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.items import ALERTS_MAX
 from services.ingest.formats.json_arrays import SLICE_ALERTS
 from services.ingest.formats.llm_sentinel import LlmSentinelFormat
+from services.ingest.formats.llm_shield import LlmShieldFormat
 from services.ingest.formats.proto import PROTO, MessagesRead, cut, joined
 from services.ingest.formats.remembered import Remembered
 from services.ingest.submit import Receipt
@@ -118,3 +123,115 @@ def test_alerts_are_counted_not_messages() -> None:
     assert most >= 49_000 // max(SLICE_ALERTS, 1000)
     with pytest.raises(TooLarge, match="alerts in one request"):
         read(form, *[raw] * (ALERTS_MAX // 1000 + 1))
+
+
+def steps_of(form: LlmSentinelFormat, *messages: bytes) -> int:
+    """How many turns others get while these are read."""
+    return sum(1 for _ in form.steps(Request(form.path, joined(messages), NOW, content_type=PROTO)))
+
+
+def test_a_large_message_is_read_in_steps() -> None:
+    many_labels = pb.AlertMessage(description="x", labels={f"label{n:06}": "" for n in range(45_000)})
+    long_texts = pb.AlertMessage(
+        description="x" * 20_000, affected_services=[f"s{n}" for n in range(200)], labels={"a": "b" * 16_000}
+    )
+
+    assert steps_of(sentinel(), many_labels.SerializeToString()) >= 2
+    # Each of its alerts counts as much as the message is large.
+    assert steps_of(sentinel(), long_texts.SerializeToString()) >= 200 * 36_000 / 4096 / SLICE_ALERTS / 2
+
+
+def test_of_very_many_labels_the_first_by_name_are_taken_as_of_their_json() -> None:
+    pairs = {f"label{n:03}": "x" for n in range(100)}
+    form = sentinel()
+    by_json = form.read(
+        Request(form.path, msgspec.json.encode({"severity": "P1", "description": "x", "labels": pairs}), NOW)
+    )
+
+    by_proto = read(
+        form, pb.AlertMessage(severity=pb.SEVERITY_P1, description="x", labels=pairs).SerializeToString()
+    )
+
+    assert by_proto.memories[0] is by_json.memories[0]
+
+
+def test_the_alerts_of_a_message_are_made_again_by_reading_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = sentinel()
+    raw = pb.AlertMessage(
+        description="x", affected_services=[f"s{n}" for n in range(500)]
+    ).SerializeToString()
+    first = read(form, raw, sent("region"))
+    bodies = [first.body(column) for column in range(len(first.memories))]
+    parsed: list[bytes] = []
+    parse = form._messages._parsed
+
+    def counted(message: bytes) -> object:
+        parsed.append(message)
+        return parse(message)
+
+    monkeypatch.setattr(form._messages, "_parsed", counted)
+
+    again = read(form, raw, sent("region"))
+
+    assert [again.body(column) for column in range(len(again.memories))] == bodies
+    assert parsed == [raw, sent("region")]
+
+
+@pytest.mark.parametrize("by_json", [True, False])
+def test_what_services_share_is_bounded(by_json: bool) -> None:
+    form = sentinel()
+    # 250 kB in each of 1,000 alerts.
+    notes = {f"n{number}": "x" * 50_000 for number in range(5)}
+    given: dict[str, Any] = {
+        "description": "x",
+        "affected_services": [f"s{n}" for n in range(1000)],
+        "annotations": notes,
+    }
+    if by_json:
+        body = msgspec.json.encode([{**given, "severity": "P1"}, {"severity": "P1", "description": "fine"}])
+        found = form.read(Request(form.path, body, NOW))
+    else:
+        large = pb.AlertMessage(**given).SerializeToString()
+        found = read(form, large, pb.AlertMessage(description="fine").SerializeToString())
+
+    assert [fault.index for fault in found.faults] == [0]
+    assert "affected_services: 1000 of them" in found.faults[0].message
+    assert len(found.memories) == 1
+
+
+def test_of_very_many_services_each_alert_names_some() -> None:
+    form = sentinel()
+    names = [f"service-number-{n}" for n in range(1000)]
+
+    found = read(form, pb.AlertMessage(description="x", affected_services=names).SerializeToString())
+
+    content = msgspec.msgpack.decode(found.body(999), type=Content)
+    assert not found.faults
+    assert content.labels["service"] == names[999]
+    assert content.annotations["affected_services"].endswith("service-number-99 and 900 more")
+
+
+def test_a_batch_that_becomes_very_many_bytes_is_refused_as_a_whole() -> None:
+    texts = {"a": "x" * 60_000}
+    raw = pb.AlertMessage(
+        description="x", affected_services=[f"s{n}" for n in range(200)], annotations=texts
+    ).SerializeToString()
+
+    assert not read(sentinel(), raw).faults
+    with pytest.raises(TooLarge, match="send fewer"):
+        read(sentinel(), *[raw] * 7)
+
+
+def test_an_incident_of_very_many_empty_assets_is_soon_read() -> None:
+    form = LlmShieldFormat(Shared(Remembered("default", ("service",)), Settings()))
+    raw = pb.SecurityIncident(
+        id="i",
+        threat_type=pb.THREAT_TYPE_MALICIOUS_ACCESS,
+        severity=pb.SECURITY_SEVERITY_CRITICAL,
+        affected_assets=[pb.Asset(name="db"), *[pb.Asset()] * 100_000],
+    ).SerializeToString()
+
+    said = form._messages._values(pb.SecurityIncident.FromString(raw))
+
+    assert len(said["affected_assets"]) == 1000  # type: ignore[arg-type]
+    assert not form.read(Request(form.path, joined([raw]), NOW, content_type=PROTO)).faults

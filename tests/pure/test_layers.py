@@ -58,13 +58,16 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": (),  # two SQLite libraries on one file lose each other's locks
     "fastapi": ("services/api/*.py", "services/wiring/serve_app.py"),
     "starlette": ("services/api/*.py", "services/wiring/serve_app.py"),
-    "uvicorn": ("services/machine/http_protocol.py",), "websockets": (),
+    "uvicorn": ("services/machine/http_protocol.py", "services/machine/websocket_protocol.py"),
+    "websockets": ("services/machine/websocket_protocol.py",),
     "typer": ("services/cli/*.py",),
     "rich": ("services/cli/*.py",),
     "pybloom_live": ("actors/delivery.py",),
     "cronsim": ("models/playbook/values.py", "models/playbook/schedule.py", "services/playbooks/*.py"),
     "yaml": ("models/playbook/document.py", "services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "jinja2": ("models/playbook/template.py", "models/playbook/sandbox.py", "models/playbook/filters.py"),
+    "polars": ("services/cli/shared/parquet.py",),
+    "graphql": ("services/api/graphql/*.py",),
     "requests": (), "httpx": (), "httpx2": (),
     "fsspec": ("services/upkeep/backup/place.py",),
     "opentelemetry": ("services/machine/tracing.py", "services/ingest/formats/otlp_logs.py"),  # imported only when telemetry is on

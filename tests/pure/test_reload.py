@@ -186,7 +186,7 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     reached = {kind for kind in before.processes if before.processes[kind] != after.processes[kind]}
     # Gateways alone ask how much a silence may mute, and they go by all settings.
     kinds = {"logging.level": len(before.processes), "silences.force_share": 0, "silences.force_at_least": 0}
-    kinds |= {"formats.severities": 0, "formats.mappings": 0}
+    kinds |= {"formats.severities": 0, "formats.mappings": 0, "server.tls.clients": 0}
     kinds |= {key.name: 0 for key in ACTIVE if key.name.startswith("resource_limits.")}
     kinds |= {
         each: 0

@@ -114,6 +114,10 @@ class ReceiverBase(Section):
     title: TemplateText = Field("", description="Template of the title. Empty: the channel's own.")
     text: TemplateText = Field("", description="Template of the text. Empty: the channel's own.")
 
+    def wrong_address(self, address: str) -> str:
+        """What is wrong with the address of a person who is told by this receiver, "" if nothing is."""
+        return "this type of receiver takes no address: leave it out"
+
     @field_validator("rate")
     @classmethod
     def _is_some_rate(cls, value: str | None) -> str | None:

@@ -55,6 +55,13 @@ class EmailReceiver(ReceiverBase):
     to: list[str] = Field(min_length=1, max_length=RECIPIENTS_MAX, description="Addresses that mails go to.")
     reply_to: str = Field("", max_length=320, description="Address that answers go to. Empty: the sender.")
 
+    def wrong_address(self, address: str) -> str:
+        return (
+            ""
+            if is_address(address)
+            else f"expected an address such as ana@example.org, not {address[:80]!r}"
+        )
+
     @field_validator("host")
     @classmethod
     def _is_host(cls, value: str) -> str:

@@ -32,6 +32,15 @@ class SlackReceiver(HttpReceiver):
         description="Whether what comes later is shown in the channel too, not only in the thread. More alerts and a resolve never are.",
     )
 
+    def wrong_address(self, address: str) -> str:
+        if self.token is None:
+            return "an incoming webhook writes to one channel only: give the receiver a token, or leave the address out"
+        return (
+            ""
+            if address.isprintable() and len(address) <= 100
+            else "expected a channel's or member's id, such as U024BE7LH"
+        )
+
     @model_validator(mode="after")
     def _has_one_way_in(self) -> Self:
         if (self.token is None) == (self.url is None):

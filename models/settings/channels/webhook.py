@@ -26,6 +26,10 @@ class WebhookReceiver(HttpReceiver):
         description="Key of the signature `X-LLM-IM-Signature: v1=...`: HMAC-SHA256 of the body, in hex. Secret.",
     )
 
+    def wrong_address(self, address: str) -> str:
+        # It is in the body as `incident.to`, and a template can name it as `to`.
+        return ""
+
     @model_validator(mode="after")
     def _has_one_way_in(self) -> Self:
         ways = [

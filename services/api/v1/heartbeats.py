@@ -151,15 +151,7 @@ def add_heartbeat_routes(app: FastAPI, desk: HeartbeatDesk, bodies: BodyReader) 
 
     async def heartbeats(params: _List) -> Response:
         """Heartbeats, by name."""
-        states = set(params.state)
-        found = [
-            each
-            for each in await desk.all()
-            if each.heartbeat.name > params.after and (not states or each.state in states)
-        ]
-        page = found[: params.limit]
-        after = page[-1].heartbeat.name if len(page) < len(found) else None
-        return json_response(HeartbeatsBody([_body(each) for each in page], after))
+        return json_response(await heartbeats_page(desk, params))
 
     async def heartbeat(name: _Name) -> Response:
         """One heartbeat."""
@@ -221,6 +213,19 @@ def add_heartbeat_routes(app: FastAPI, desk: HeartbeatDesk, bodies: BodyReader) 
             tags=["heartbeats"],
         )
     describe_bodies(app, HeartbeatRequest)
+
+
+async def heartbeats_page(desk: HeartbeatDesk, params: HeartbeatParams) -> HeartbeatsBody:
+    """A page of heartbeats, by name."""
+    states = set(params.state)
+    found = [
+        each
+        for each in await desk.all()
+        if each.heartbeat.name > params.after and (not states or each.state in states)
+    ]
+    page = found[: params.limit]
+    after = page[-1].heartbeat.name if len(page) < len(found) else None
+    return HeartbeatsBody([_body(each) for each in page], after)
 
 
 def _body(shown: Shown) -> HeartbeatBody:

@@ -142,10 +142,7 @@ def add_run_routes(app: FastAPI, runs: RunReads, commands: Commands, bodies: Bod
 
     async def listed(params: Annotated[RunParams, Query()]) -> Response:
         """Runs, the newest first. Those of archived incidents are only available with their incident."""
-        before = b"" if params.cursor is None else _cursor(params.cursor)
-        found, following = await runs.page(params.limit, before, params.active, params.playbook)
-        after = None if following is None else str(UUID(bytes=following))
-        return json_response(RunsBody([run_body(each) for each in found], after))
+        return json_response(await runs_page(runs, params))
 
     async def shown(run_id: RunId) -> Response:
         """One run, with all that its steps did."""
@@ -257,6 +254,14 @@ def add_run_routes(app: FastAPI, runs: RunReads, commands: Commands, bodies: Bod
             tags=["runs"],
         )
     describe_bodies(app, StartRequest, SteerRequest, ApproveRequest)
+
+
+async def runs_page(runs: RunReads, params: RunParams) -> RunsBody:
+    """A page of runs. Raises Malformed for a bad cursor."""
+    before = b"" if params.cursor is None else _cursor(params.cursor)
+    found, following = await runs.page(params.limit, before, params.active, params.playbook)
+    after = None if following is None else str(UUID(bytes=following))
+    return RunsBody([run_body(each) for each in found], after)
 
 
 def _cursor(text: str) -> bytes:

@@ -252,24 +252,7 @@ def add_silence_routes(
 
     async def silences(params: _List) -> Response:
         """Silences, most recently changed first."""
-        now, wanted = desk.now, matchers_of(params.match)
-        states = {str(each) for each in params.state} or {StateName.ACTIVE, StateName.PENDING}
-        found = sorted(
-            (
-                each
-                for each in await desk.all()
-                if each.state(now) in states
-                and has_matchers(each, wanted)
-                and params.created_by in (None, each.created_by)
-            ),
-            key=_place,
-        )
-        if params.cursor is not None:
-            at, identity = decode_silence(params.cursor)
-            found = [each for each in found if _place(each) > (-at, identity)]
-        page = found[: params.limit]
-        last = encode_silence(page[-1].updated_at, page[-1].id) if len(page) < len(found) else None
-        return json_response(SilencesBody([_body(each, now) for each in page], last))
+        return json_response(await silences_page(desk, params))
 
     async def preview(request: Request, caller: _May) -> Response:
         """What a silence with these matchers would mute now. Makes nothing."""
@@ -372,6 +355,28 @@ def _end(ends_at: str | None, duration: str | None, begins: float, now: float) -
     if not at:
         raise Malformed("ends_at: a silence must end: give ends_at or duration, before 2100")
     return at
+
+
+async def silences_page(desk: SilenceDesk, params: SilenceParams) -> SilencesBody:
+    """A page of silences. Raises Malformed for a bad matcher or cursor."""
+    now, wanted = desk.now, matchers_of(params.match)
+    states = {str(each) for each in params.state} or {StateName.ACTIVE, StateName.PENDING}
+    found = sorted(
+        (
+            each
+            for each in await desk.all()
+            if each.state(now) in states
+            and has_matchers(each, wanted)
+            and params.created_by in (None, each.created_by)
+        ),
+        key=_place,
+    )
+    if params.cursor is not None:
+        at, identity = decode_silence(params.cursor)
+        found = [each for each in found if _place(each) > (-at, identity)]
+    page = found[: params.limit]
+    last = encode_silence(page[-1].updated_at, page[-1].id) if len(page) < len(found) else None
+    return SilencesBody([_body(each, now) for each in page], last)
 
 
 def _place(silence: Silence) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Query
 from fastapi.responses import Response
 from pydantic import Field
 
+from models.analytics.figures import at_percent
 from models.errors import Malformed
 from models.incidents.incident import IncidentState, IncidentType, Severity
 from models.ports import Clock
@@ -113,12 +114,7 @@ def add_stats_route(app: FastAPI, reads: Reads, clock: Clock) -> None:
 
     async def stats(params: Annotated[StatsParams, Query()]) -> Response:
         """Figures about the incidents that match the filters: now, and over a window. Counted on request."""
-        window_s = duration_of(params.window, "window")
-        if not 0 < window_s <= WINDOW_MAX_S:
-            raise Malformed(f"window: expected more than 0 and at most {WINDOW_MAX_S / 86400:g}d")
-        now = clock.now()
-        figures = await gather(reads.asking, params.wanted(), now=now, since=now - window_s)
-        return json_response(_body(figures, now, window_s))
+        return json_response(await stats_of(reads, clock, params))
 
     app.add_api_route(
         f"{PREFIX}/stats",
@@ -129,6 +125,16 @@ def add_stats_route(app: FastAPI, reads: Reads, clock: Clock) -> None:
         dependencies=[Depends(requires(READ))],
         tags=["incidents"],
     )
+
+
+async def stats_of(reads: Reads, clock: Clock, params: StatsParams) -> StatsBody:
+    """The figures. Raises Malformed for a bad window, Unavailable."""
+    window_s = duration_of(params.window, "window")
+    if not 0 < window_s <= WINDOW_MAX_S:
+        raise Malformed(f"window: expected more than 0 and at most {WINDOW_MAX_S / 86400:g}d")
+    now = clock.now()
+    figures = await gather(reads.asking, params.wanted(), now=now, since=now - window_s)
+    return _body(figures, now, window_s)
 
 
 def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
@@ -150,8 +156,8 @@ def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
         other_services=sum(count for _service, count in services[SERVICES_TOLD:]),
         opened=figures.opened,
         resolved=len(figures.resolved_s),
-        time_to_acknowledge=_times(figures.acknowledged_s),
-        time_to_resolve=_times(figures.resolved_s),
+        time_to_acknowledge=times_of(figures.acknowledged_s),
+        time_to_resolve=times_of(figures.resolved_s),
         alerts=AlertStatsBody(
             {
                 decision.name.lower(): figures.decided[decision]
@@ -164,15 +170,10 @@ def _body(figures: Figures, now: float, window_s: float) -> StatsBody:
     )
 
 
-def _times(found: array[float]) -> TimesBody:
-    ordered = sorted(found)
-    if not ordered:
+def times_of(found: Sequence[float]) -> TimesBody:
+    """How long something took: the mean, and percentiles by nearest rank."""
+    if not found:
         return TimesBody(0, None, None, None, None)
-
-    def share(percent: int) -> float:
-        """The smallest time that so many percent did not exceed."""
-        return round(ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)], 3)
-
-    return TimesBody(
-        len(ordered), round(math.fsum(ordered) / len(ordered), 3), share(50), share(90), share(99)
-    )
+    ordered = sorted(found)
+    p50, p90, p99 = (round(at_percent(ordered, percent), 3) for percent in (50, 90, 99))
+    return TimesBody(len(ordered), round(math.fsum(ordered) / len(ordered), 3), p50, p90, p99)

@@ -22,13 +22,13 @@ from services.api.v1.requests import (
     IdempotencyKey,
     IfMatch,
     asks_for,
-    digest_of,
     origin_of,
     refuse_condition,
     versions_of,
 )
-from services.api.v1.verb_bodies import CreateBody, MergeBody, UnmergeBody
-from services.api.v1.verb_table import VERBS, Asked, VerbRoute
+from services.api.v1.verb_bodies import CreateBody
+from services.api.v1.verb_doing import Doing, Done
+from services.api.v1.verb_table import VERBS, VerbRoute
 
 _CREATE_EXAMPLE: dict[str, object] = {
     "service": "llm-api",
@@ -59,20 +59,14 @@ _Route = Callable[..., Awaitable[Response]]
 def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: BodyReader, clock: Clock) -> None:
     """Creating an incident, and every verb."""
     answer = _Answer(reads)
+    doing = Doing(reads, commands, clock)
 
     async def create(
         request: Request, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
     ) -> Response:
         refuse_condition(if_match)
         body = await bodies.read(request, _create_kind)
-        done = await commands.do(
-            origin_of(request),
-            b"",
-            body.verb(clock.now()),
-            reason=body.reason,
-            content=digest_of("create", b"", body),
-        )
-        return await answer.created(await commands.after(done))
+        return await answer.created(await doing.create(origin_of(request), body))
 
     app.add_api_route(
         f"{PREFIX}/incidents",
@@ -96,7 +90,7 @@ def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: Body
     for verb in VERBS:
         app.add_api_route(
             f"{PREFIX}/incidents/{{incident_id}}/{verb.name}",
-            _route_of(verb, reads, commands, bodies, clock, answer),
+            _route_of(verb, doing, bodies, answer),
             methods=["POST"],
             name=verb.name,
             status_code=201 if verb.makes_another else 200,
@@ -110,14 +104,7 @@ def add_verb_routes(app: FastAPI, reads: Reads, commands: Commands, bodies: Body
         )
 
 
-def _route_of(
-    verb: VerbRoute,
-    reads: Reads,
-    commands: Commands,
-    bodies: BodyReader,
-    clock: Clock,
-    answer: _Answer,
-) -> _Route:
+def _route_of(verb: VerbRoute, doing: Doing, bodies: BodyReader, answer: _Answer) -> _Route:
     kind = BodyKind(verb.body)
 
     async def route(
@@ -126,22 +113,10 @@ def _route_of(
         if_match: IfMatch = None,
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
-        identity, versions = incident_id.bytes, versions_of(if_match)
+        versions = versions_of(if_match)
         body = await bodies.read(request, kind)
-        wanted = body.verb(clock.now())
-        origin, content = origin_of(request), digest_of(verb.name, identity, body)
-        if verb.prepare is not None:
-            wanted = await verb.prepare(Asked(reads, commands, origin, identity, body), wanted)
-        done = await commands.do(
-            origin, identity, wanted, reason=body.reason, versions=versions, content=content
-        )
-        if verb.makes_another:
-            return await answer.created(await commands.after(done))
-        if verb.asks_child:
-            assert isinstance(body, MergeBody | UnmergeBody)
-            view, settled = await commands.settled(done, body.incident.bytes)
-            return await answer.changed(view, 200 if settled else 202, is_changed=done.changed)
-        return await answer.changed(await commands.after(done), is_changed=done.changed)
+        done = await doing.do(verb, origin_of(request), incident_id.bytes, body, versions)
+        return await (answer.created(done) if verb.makes_another else answer.changed(done))
 
     return route
 
@@ -152,17 +127,21 @@ class _Answer:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
 
-    async def changed(self, view: IncidentView, status: int = 200, *, is_changed: bool = True) -> Response:
-        [counted] = await self._reads.counted([view])
-        response = json_response(incident_body(view, counted), status)
-        response.headers["ETag"] = etag(view.incident.version)
-        if not is_changed:
+    async def changed(self, done: Done) -> Response:
+        response = await self._shown(done.view, 200 if done.settled else 202)
+        if not done.changed:
             response.headers["Incident-Changed"] = "no"
         return response
 
-    async def created(self, view: IncidentView) -> Response:
-        response = await self.changed(view, 201)
-        response.headers["Location"] = f"{PREFIX}/incidents/{UUID(bytes=view.incident.id)}"
+    async def created(self, done: Done) -> Response:
+        response = await self._shown(done.view, 201)
+        response.headers["Location"] = f"{PREFIX}/incidents/{UUID(bytes=done.view.incident.id)}"
+        return response
+
+    async def _shown(self, view: IncidentView, status: int) -> Response:
+        [counted] = await self._reads.counted([view])
+        response = json_response(incident_body(view, counted), status)
+        response.headers["ETag"] = etag(view.incident.version)
         return response
 
 

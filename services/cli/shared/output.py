@@ -134,10 +134,15 @@ def _make_room(widths: list[int], columns: Sequence[Column], room: int) -> None:
 
 
 def write_list(
-    columns: Sequence[Column], found: Sequence[Row], limit: int, form: Output, nothing: str
+    columns: Sequence[Column],
+    found: Sequence[Row],
+    limit: int,
+    form: Output,
+    nothing: str,
+    key: str = "id",
 ) -> None:
     """The first `limit` of the rows in the form that was asked for, and whether there are more; `nothing` is what a table says when there
-    are none."""
+    are none. `key` is what a program names a row by."""
     shown, more = found[:limit], len(found) > limit
     match form:
         case Output.JSON:
@@ -146,7 +151,7 @@ def write_list(
         case Output.CSV:
             write_csv(columns, shown)
         case Output.ID:
-            write_ids(shown)
+            write_ids(shown, key)
         case _ if shown:
             write_table(columns, shown, form is Output.WIDE)
         case _:
@@ -166,12 +171,14 @@ def write_ids(rows: Sequence[Row], key: str = "id") -> None:
         typer.echo(terminal.plain(row[key]))
 
 
-def write_csv(columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """RFC 4180, one record a line, whole texts. A text that a spreadsheet would run as a formula gets an apostrophe."""
+def write_csv(columns: Sequence[Column], rows: Sequence[Row], *, head: bool = True) -> None:
+    """RFC 4180, one record a line, whole texts, behind their names if `head`. A text that a spreadsheet would run as a formula gets an
+    apostrophe."""
     kept = [each for each in columns if each.value is not None]
     # All quoted: a spreadsheet of another country splits at ; and would see a formula behind one.
     out = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    out.writerow([each.name for each in kept])
+    if head:
+        out.writerow([each.name for each in kept])
     for row in rows:
         out.writerow([_csv(each.value(row)) for each in kept if each.value is not None])
 

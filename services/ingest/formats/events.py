@@ -11,14 +11,15 @@ from difflib import get_close_matches
 
 from models.errors import Malformed
 from services.ingest.formats.answers import Answer
-from services.ingest.formats.format import Format, Request
+from services.ingest.formats.format import Format, Request, Shared
 from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.json_text import echo
+from services.ingest.formats.known_bodies import KnownBody
 from services.ingest.formats.mapped import MappedFormat
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.received import received
 from services.ingest.formats.values import read_json
-from services.ingest.formats.webhook import Item, WebhookFormat
+from services.ingest.formats.webhook import AHEAD_MAX_BYTES, Item, WebhookFormat
 from services.ingest.submit import Receipt
 
 #: Fields of a body that are compared with those of formats, and named to its sender.
@@ -38,6 +39,10 @@ class EventsFormat(WebhookFormat):
     shape = ""
     prepares = True
 
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._target: tuple[Request, Format, Request] | None = None
+
     def takes_type(self, content_type: str, headers: Mapping[bytes, bytes]) -> bool:
         others = (form for form in self.shared.formats.values() if form is not self)
         return any(form.takes_type(content_type, headers) for form in others)
@@ -48,11 +53,16 @@ class EventsFormat(WebhookFormat):
 
     async def prepare(self, request: Request) -> None:
         form, as_named = self.target(request)
+        # steps(), which comes next, need not find it out again.
+        self._target = (request, form, as_named) if len(request.body) <= AHEAD_MAX_BYTES else None
         if form.prepares:
             await form.prepare(as_named)
 
     def steps(self, request: Request) -> Generator[None, None, Reading]:
-        form, as_named = self.target(request)
+        target, self._target = self._target, None
+        _, form, as_named = (
+            target if target is not None and target[0] is request else (request, *self.target(request))
+        )
         reading = yield from form.steps(as_named)
         return replace(reading, note=form.name)
 
@@ -68,7 +78,7 @@ class EventsFormat(WebhookFormat):
         form = (
             forms[_BY_TYPE[request.content_type]]
             if request.content_type in _BY_TYPE
-            else self._by_shape(request)
+            else self._by_its_shape(request)
         )
         as_named = Request(
             form.path,
@@ -86,6 +96,17 @@ class EventsFormat(WebhookFormat):
         if form.is_signed and not request.is_letter:
             form.verify(as_named)
         return form, as_named
+
+    def _by_its_shape(self, request: Request) -> Format:
+        """_by_shape(), remembered."""
+        settings, digest = self.shared.settings, self.digest_of(request)
+        known = self._known(digest, request)
+        if known is not None:
+            return self.shared.formats[known.note]
+        form = self._by_shape(request)
+        if digest and self.shared.bodies.came_before(digest):
+            self.shared.bodies.keep(digest, KnownBody((), (), form.name), settings)
+        return form
 
     def _by_shape(self, request: Request) -> Format:
         forms = self.shared.formats

@@ -17,6 +17,7 @@ import msgspec
 
 from services.ingest.arrival import ANONYMOUS, Sender
 from services.ingest.formats.answers import Answer, Refusal
+from services.ingest.formats.known_bodies import KnownBodies
 from services.ingest.formats.open_alerts import OpenAlerts
 from services.ingest.formats.openapi import Description
 from services.ingest.formats.reading import Reading
@@ -58,12 +59,13 @@ class Request(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Shared:
-    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs. `formats` are all
-    of them by name, once they are open; `beats` is where beats of heartbeats go."""
+    """What all formats of one gateway have in common. `settings` is replaced when they change while it runs. `bodies` are those that
+    came before; `formats` are all of them by name, once they are open; `beats` is where beats of heartbeats go."""
 
     remembered: Remembered
     settings: Settings
     open_alerts: OpenAlerts = made(default_factory=OpenAlerts)
+    bodies: KnownBodies = made(default_factory=KnownBodies)
     formats: dict[str, Format] = made(default_factory=dict)
     beats: BeatLine | None = None
 

@@ -41,7 +41,9 @@ class GrafanaFormat(AlertmanagerWebhookFormat):
 
     def steps(self, request: Request) -> Generator[None, None, Reading]:
         # A unified group has no rule's name at its top.
-        if b'"ruleName"' in request.body and is_legacy(self._legacy.parsed(request)):
+        if b'"ruleName"' in request.body and (
+            self._legacy.knows(request) or is_legacy(self._legacy.read_ahead(request))
+        ):
             return (yield from self._legacy.steps(request))
         return (yield from super().steps(request))
 

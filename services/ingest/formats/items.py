@@ -6,7 +6,7 @@ It runs for every alert there is: a call a time costs 2 % of a gateway's work (d
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 import msgspec
@@ -87,6 +87,15 @@ class ListFormat(Format, Generic[Item, Posted]):
         """An item as a dead letter keeps it."""
 
     def steps(self, request: Request) -> Generator[None, None, Reading]:
+        return self.taken(request, self.split)
+
+    def taken(
+        self,
+        request: Request,
+        split: Callable[[Request], Iterator[Sequence[Item]]],
+        note: Callable[[], str] = str,
+    ) -> Generator[None, None, Reading]:
+        """steps() of what `split` gives; `note` is asked at the end."""
         remembered, now = self.shared.remembered, request.received_at
         find, known_ends, end_field = remembered.find, remembered.times, self.end_field
         take, default_end = self.take, self.default_end(now)
@@ -99,7 +108,7 @@ class ListFormat(Format, Generic[Item, Posted]):
         faults: list[Fault] = []
         place = -1
         try:
-            for items in self.split(request):
+            for items in split(request):
                 if place + len(items) >= ALERTS_MAX:
                     raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
                 young = remembered.young
@@ -149,4 +158,4 @@ class ListFormat(Format, Generic[Item, Posted]):
             return self.content_by(alerts[column], relabelling)
 
         said = bytes(claims.get(column, Claim.NOTHING) for column in range(len(places))) if claims else b""
-        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, said, "", content_by)
+        return Reading(place + 1, places, memories, ends, body_of, faults, said_end, said, note(), content_by)

@@ -8,8 +8,9 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from models.errors import Malformed
+from services.ingest.formats.fields import ANNOTATION_VALUE_MAX_BYTES
 from services.ingest.formats.format import Request, Shared
-from services.ingest.formats.proto import PROTO, SERVICES_MAX, ProtoReader
+from services.ingest.formats.proto import PROTO, SERVICES_MAX, SPREAD_MAX_BYTES, ProtoReader, in_order
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from services.proto.incident_pb2 import AlertMessage
 
 LEVELS = {f"p{level}": f"P{level}" for level in range(5)}
+#: Services that each of their alerts names beside its own.
+SHOWN_MAX = 100
 #: Of labels, what a severity is called that is none of the sender's enum.
 ENDED = frozenset({"resolved", "ok", "cleared", "recovered", "closed"})
 #: The enums of the protocol, as JSON has them. A number that is not known says nothing: it is of a newer sender.
@@ -54,12 +57,13 @@ class LlmSentinelFormat(WebhookFormat):
         return request.content_type == PROTO
 
     def drafts(self, body: object, request: Request) -> Iterable[Item]:
-        return self.each(several(body, "alerts"), self._alert)
+        spread = Spread()
+        return self.each(several(body, "alerts"), lambda alert: self._alert(alert, spread))
 
     def _message(self, alert: Fields) -> Iterator[Draft]:
-        return self._alert(alert, needs_severity=False)
+        return self._alert(alert, Spread(), needs_severity=False)
 
-    def _alert(self, alert: Fields, *, needs_severity: bool = True) -> Iterator[Draft]:
+    def _alert(self, alert: Fields, spread: Spread, *, needs_severity: bool = True) -> Iterator[Draft]:
         labels, kind = alert.pairs("labels"), alert.text("type", "alert_type")
         title = alert.text("title") or alert.need("description")
         ended = alert.text("status", "state").lower() in ENDED
@@ -70,20 +74,26 @@ class LlmSentinelFormat(WebhookFormat):
         name = labels.pop("alertname", "") or alert.text("name", "metric") or kind or "SentinelAlert"
         services = alert.texts("affected_services") or [labels.get("service", "")]
         labels.pop("severity", "")
+        text, notes = alert.text("description"), alert.pairs("annotations")
+        among = ", ".join(services[:SHOWN_MAX])
+        if (more := len(services) - SHOWN_MAX) > 0:
+            among += f" and {more} more"
+        if len(services) > 1:
+            spread.take(len(services), labels, notes, {"summary": title, "description": text, "": among})
         for service in services:
             yield self.alert(
                 name,
                 service,
                 title=title,
-                text=alert.text("description"),
+                text=text,
                 severity=severity,
                 resolved=ended,
                 labels={**labels, "service": service or labels.get("service", ""), "type": kind},
                 notes={
-                    **alert.pairs("annotations"),
+                    **notes,
                     "alert_id": alert.text("alert_id", "id"),
                     "runbook_url": alert.text("runbook_url"),
-                    "affected_services": ", ".join(services),
+                    "affected_services": among,
                 },
                 starts=0.0 if ended else at,
                 ends=at if ended else 0.0,
@@ -94,6 +104,29 @@ class LlmSentinelFormat(WebhookFormat):
     def recognises(cls, body: object, headers: Mapping[bytes, bytes]) -> bool:
         first = first_of(body, "alerts")
         return "alert_id" in first and (first.get("source") == cls.name or "affected_services" in first)
+
+
+class Spread:
+    """What the alerts of a request hold together of texts that several services share."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = SPREAD_MAX_BYTES
+
+    def take(self, services: int, *texts: Mapping[str, str]) -> None:
+        """So many services have these names and texts each. Raises Malformed."""
+        if services > SERVICES_MAX:
+            raise Malformed(f"affected_services: {services} of them, at most {SERVICES_MAX} are allowed")
+        # Characters, at least one byte each; a longer text is cut.
+        most = ANNOTATION_VALUE_MAX_BYTES
+        each = sum(len(name) + min(len(text), most) for pairs in texts for name, text in pairs.items())
+        self._left -= each * (services - 1)
+        if self._left < 0:
+            raise Malformed(
+                f"affected_services: {services} of them, each with {each} bytes of labels and texts, come to more than "
+                f"the {SPREAD_MAX_BYTES} bytes that are allowed together"
+            )
 
 
 def _kind() -> type[AlertMessage]:
@@ -115,12 +148,12 @@ def values_of(said: AlertMessage) -> dict[str, object]:
         "timestamp": said.timestamp or None,
         "type": TYPES.get(said.type, ""),
         "severity": SEVERITIES.get(said.severity, ""),
-        "labels": dict(sorted(said.labels.items())),
+        "labels": in_order(said.labels),
         "description": said.description,
         "runbook_url": said.runbook_url,
         "affected_services": [*said.affected_services],
         "status": "resolved" if said.resolved else "",
-        "annotations": dict(sorted(said.annotations.items())),
+        "annotations": in_order(said.annotations),
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from services.ingest.formats.format import Request, Shared
 from services.ingest.formats.llm_sentinel import first_of
-from services.ingest.formats.proto import PROTO, ProtoReader
+from services.ingest.formats.proto import PROTO, ProtoReader, in_order
 from services.ingest.formats.reading import Reading
 from services.ingest.formats.values import Fields, text_of
 from services.ingest.formats.webhook import Draft, Item, WebhookFormat, several
@@ -24,6 +24,8 @@ OVER = frozenset(
 _ASSET_NAMES = ("service", "name", "hostname", "resource", "id", "asset_id", "arn")
 #: Indicators shown of an incident.
 SHOWN_MAX = 20
+#: Of a list of assets or indicators no more is looked at: 1 MiB may hold 300,000 empty ones.
+LOOKED_AT_MAX = 1000
 #: The enums of the protocol, as JSON has them.
 THREATS = {1: "MaliciousAccess", 2: "DataExfiltration", 3: "PolicyViolation"}
 LEVELS = {1: "Critical", 2: "High", 3: "Medium", 4: "Low"}
@@ -103,14 +105,15 @@ def values_of(said: SecurityIncident) -> dict[str, object]:
         "threat_type": THREATS.get(said.threat_type, ""),
         "severity": LEVELS.get(said.severity, ""),
         "affected_assets": [
-            {"id": each.id, "type": each.type, "name": each.name} for each in said.affected_assets
+            {"id": each.id, "type": each.type, "name": each.name}
+            for each in said.affected_assets[:LOOKED_AT_MAX]
         ],
         "indicators": [
             {"type": each.type, "value": each.value, "description": each.description}
-            for each in said.indicators
+            for each in said.indicators[:LOOKED_AT_MAX]
         ],
         "mitigation_status": STATES.get(said.mitigation_status, ""),
-        "context": dict(sorted(said.context.items())),
+        "context": in_order(said.context),
         "description": said.description,
     }
 
@@ -124,7 +127,7 @@ def _word(value: object) -> str:
 
 def _named(incident: Fields, name: str, names: tuple[str, ...]) -> list[str]:
     found = []
-    for place, each in enumerate(incident.items(name)):
+    for place, each in enumerate(incident.items(name)[:LOOKED_AT_MAX]):
         path = f"{name}[{place}]"
         found.append(Fields(each, path).text(*names) if isinstance(each, dict) else text_of(each, path))
     return [each for each in found if each]

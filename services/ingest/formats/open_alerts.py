@@ -61,6 +61,10 @@ class OpenAlerts:
         self._labels[tuple(key)] = labels
         return labels
 
+    def holds(self, key: tuple[str, ...], labels: Labels) -> bool:
+        """Whether put() would give these very labels for this key."""
+        return self._labels.get(key) is labels
+
     async def look(self, format_name: str, key: Labels, sender: Sender) -> None:
         """Find the label sets of what a format's alerts are that fire with the labels of `key`, for take(). Raises Malformed for a
         key that says nothing, which every alert without that label would match; Busy, also when a shard can't be asked: the

@@ -6,8 +6,7 @@ What else clients do on the way to a close (acknowledge, a note, a new message) 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from urllib.parse import parse_qs, unquote
 from uuid import UUID
@@ -124,17 +123,15 @@ class OpsgenieFormat(WebhookFormat):
         )
         return self.fires(key, draft, sender)
 
-    def steps(self, request: Request) -> Generator[None, None, Reading]:
-        reading = yield from super().steps(request)
+    def note(self, body: object, request: Request) -> str:
         if request.path != self.path:
-            letter = "e" if _ends(request) else "a"
-            return replace(reading, note=f"{_identifier(request)}-{letter}")
-        said = Fields(self.parsed(request))
+            return f"{_identifier(request)}-{'e' if _ends(request) else 'a'}"
+        said = Fields(body)
         alias = (
             said.text("alias")
             or encode_json([said.text("message"), said.text("entity"), said.text("source")]).decode()
         )
-        return replace(reading, note=f"{alert_id_of(alias)}-c")
+        return f"{alert_id_of(alias)}-c"
 
     def refused(self, refusal: Refusal) -> Answer:
         if refusal.status == 429:

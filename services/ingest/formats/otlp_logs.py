@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -54,9 +53,8 @@ class OtlpLogsFormat(WebhookFormat):
     max_bytes = BODY_MAX_BYTES
     wants_ids = False
 
-    def steps(self, request: Request) -> Generator[None, None, Reading]:
-        reading = yield from super().steps(request)
-        return replace(reading, note=request.content_type)
+    def note(self, body: object, request: Request) -> str:
+        return request.content_type
 
     def parsed(self, request: Request) -> object:
         return _from_protobuf(request.body) if request.content_type == PROTOBUF else super().parsed(request)
@@ -142,6 +140,11 @@ def _attributes(owner: Fields) -> dict[str, str]:
 
 def _value(value: object, path: str, depth: int) -> str:
     """An AnyValue as text."""
+    if isinstance(value, dict) and len(value) == 1:
+        # Most are; what follows names what is wrong.
+        said = value.get("stringValue")
+        if isinstance(said, str) and said.isascii():
+            return said.strip()
     if depth > DEPTH_MAX:
         raise Malformed(f"{path}: nested too deeply")
     one = Fields({} if value is None else value, path)

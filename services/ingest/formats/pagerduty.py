@@ -7,8 +7,7 @@ Two events under one routing key and dedup_key are one alert; other routing keys
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import ClassVar
 
@@ -64,9 +63,21 @@ class PagerDutyFormat(WebhookFormat):
         return self.ended(key, request.sender) if body.text(self.fields[2]) == "resolve" else []
 
     async def prepare(self, request: Request) -> None:
-        event = self._event(request)
+        if self.knows(request):
+            return
+        event = self.read_ahead(request)
+        assert isinstance(event, Fields)
         if event.text(self.fields[2]) == "resolve":
             await self.look(self._key(event), request.sender)
+
+    def lasts(self, body: object, request: Request) -> bool:
+        # A key that is made up is another one each time, unless its sender says that it sends again.
+        assert isinstance(body, Fields)
+        return b"idempotency-key" in request.headers or body.text(self.fields[1]) != made_up_key(request)
+
+    def note(self, body: object, request: Request) -> str:
+        assert isinstance(body, Fields)
+        return body.text(self.fields[1])
 
     def _event(self, request: Request) -> Fields:
         """The event of a request, whole: with a dedup_key, which PagerDuty makes up where there is none."""
@@ -81,10 +92,6 @@ class PagerDutyFormat(WebhookFormat):
         elif not event.text(dedup):
             event.values[dedup] = made_up_key(request)
         return event
-
-    def steps(self, request: Request) -> Generator[None, None, Reading]:
-        reading = yield from super().steps(request)
-        return replace(reading, note=self._event(request).text(self.fields[1]))
 
     def _key(self, event: Fields) -> dict[str, str]:
         routing = blake2b(event.text(self.fields[0]).encode(), digest_size=6).hexdigest()

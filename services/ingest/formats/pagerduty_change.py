@@ -43,6 +43,10 @@ class PagerDutyChangeFormat(PagerDutyFormat):
             ends=max(at, request.received_at) + CHANGE_LASTS_S,
         )
 
+    def lasts(self, body: object, request: Request) -> bool:
+        # It ends an hour after it came.
+        return False
+
     def _event(self, request: Request) -> Fields:
         event = Fields(read_json(request.body, self.max_bytes))
         event.need("routing_key")

@@ -9,9 +9,10 @@ parsed, and known by the digest of how protobuf writes it in order, which is a t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from heapq import nsmallest
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ from services.ingest.formats.items import ALERTS_MAX
 from services.ingest.formats.json_arrays import SLICE_ALERTS
 from services.ingest.formats.reading import Fault, Reading
 from services.ingest.formats.remembered import Memory, encode_body, seen_digest
-from services.ingest.formats.values import BODY_MAX_BYTES, Fields
+from services.ingest.formats.values import BODY_MAX_BYTES, FLAT_MAX, Fields
 from services.ingest.formats.webhook import Draft, WebhookFormat
 from services.ingest.rules import Rules
 
@@ -34,8 +35,15 @@ from services.ingest.rules import Rules
 PROTO = "application/grpc+proto"
 #: Services that one message may name, each of which has an alert of its own: 20 ms of work.
 SERVICES_MAX = 1000
+#: What the alerts of one message, or of one request of JSON, may hold together beyond what was sent, when services share what is said of
+#: them: as much as the largest body. Without it 1 MiB would become 1 GiB in memory and in the log.
+SPREAD_MAX_BYTES = 16 * 1024 * 1024
+#: The same of all messages of a batch.
+BATCH_SPREAD_MAX_BYTES = 4 * SPREAD_MAX_BYTES
 #: Bytes of messages that count as much as one alert, when others get a turn: a message may be of a million small labels.
 ALERT_BYTES = 4096
+#: Of a larger message each part of reading it is a step of its own: 50,000 labels are parsed in 30 ms, and put in order in as many.
+LARGE_BYTES = 64 * 1024
 #: Digests that are remembered, in each of two generations, about 250 bytes each: one of a message, or two if it did not come in order.
 #: Two thirds of what a gateway remembers of alerts.
 MESSAGES_MAX = 131_072
@@ -56,14 +64,15 @@ class MessagesRead(Reading):
 
 
 class Known(msgspec.Struct):
-    """What is remembered of a message: where each of its alerts goes, what it says of its end, and the digest of its bytes as they came
-    last."""
+    """What is remembered of a message: where each of its alerts goes, what it says of its end, the digest of its bytes as they came
+    last, and how many bytes its services share, times their number but one."""
 
     memories: tuple[Memory, ...]
     is_resolved: bool
     ends: float
     name: str
     sent: bytes
+    spread: int
 
 
 class ProtoReader:
@@ -106,7 +115,7 @@ class ProtoReader:
         learned: dict[int, bytes] = {}
         claims: dict[int, Claim] = {}
         faults: list[Fault] = []
-        work = 0
+        work = spread = 0
         for place, message in enumerate(messages):
             if work >= SLICE_ALERTS:
                 work = 0
@@ -118,7 +127,7 @@ class ProtoReader:
             known = self._young.get(seen) or self._again(seen)
             if known is None:
                 try:
-                    known = self._in_order(seen, message, len(places), learned)
+                    known = yield from self._in_order(seen, message, len(places), learned)
                 except Malformed as error:
                     faults.append(Fault(place, str(error), joined([message])))
                     ids.append(self._id_of(message))
@@ -128,6 +137,12 @@ class ProtoReader:
             if len(places) + len(known.memories) > ALERTS_MAX:
                 # A message may name many services, each of which has an alert of its own.
                 raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
+            spread += known.spread
+            if spread > BATCH_SPREAD_MAX_BYTES:
+                raise TooLarge(
+                    f"messages that name several services come to over {BATCH_SPREAD_MAX_BYTES} bytes of alerts in one "
+                    "request: send fewer of them at once"
+                )
             for part, memory in enumerate(known.memories):
                 end = known.ends
                 if known.is_resolved:
@@ -138,19 +153,26 @@ class ProtoReader:
                 memories.append(memory)
                 ends.append(end or default_end)
 
+        held: tuple[int, list[Draft]] = (-1, [])
+
+        def draft(column: int) -> Draft:
+            # The alerts of one message are asked for one after the other, and reading it gives them all.
+            nonlocal held
+            place = places[column]
+            if held[0] != place:
+                held = (place, [*self._drafted(self._parsed(messages[place]))])
+            return held[1][parts[column]]
+
         def body_of(column: int) -> bytes:
             if (body := learned.get(column)) is not None:
                 return body
-            draft = self._read(messages[places[column]])[parts[column]]
-            return encode_body(self._form.content_again(draft, memories[column]))
+            return encode_body(self._form.content_again(draft(column), memories[column]))
 
         def content_by(column: int, relabelling: Relabelling) -> Content | None:
-            draft = self._read(messages[places[column]])[parts[column]]
-            return self._form.content_by(draft, relabelling)
+            return self._form.content_by(draft(column), relabelling)
 
         def said_end(column: int) -> bytes:
-            draft = self._read(messages[places[column]])[parts[column]]
-            return self._form.said_end(draft)
+            return self._form.said_end(draft(column))
 
         said = bytes(claims.get(column, Claim.NOTHING) for column in range(len(places))) if claims else b""
         return MessagesRead(
@@ -168,15 +190,22 @@ class ProtoReader:
             self._old, self._young = self._young, {}
         self._young[seen] = known
 
-    def _in_order(self, seen: bytes, message: bytes, column: int, learned: dict[int, bytes]) -> Known:
+    def _in_order(
+        self, seen: bytes, message: bytes, column: int, learned: dict[int, bytes]
+    ) -> Generator[None, None, Known]:
         """What is known of a message whose bytes are new. Raises Malformed."""
+        is_large = len(message) > LARGE_BYTES
         said = self._parsed(message)
+        if is_large:
+            yield
         digest = _seen.copy()
         digest.update(said.SerializeToString(deterministic=True))
         ordered = digest.digest()
+        if is_large:
+            yield
         known = self._young.get(ordered) or self._again(ordered)
         if known is None:
-            known = self._learn(seen, said, column, learned)
+            known = yield from self._learn(seen, said, len(message), column, learned)
             self._put(ordered, known)
         elif known.sent != ordered:
             # One other order of each is enough: a client that has one keeps to it, or to none.
@@ -192,20 +221,28 @@ class ProtoReader:
             raise Malformed(f"a message of {len(message)} bytes, at most {BODY_MAX_BYTES} are allowed")
         return parsed(self._kind(), message)
 
-    def _read(self, message: bytes) -> list[Draft]:
-        """Raises Malformed."""
-        return self._drafted(self._parsed(message))
-
-    def _drafted(self, said: Any) -> list[Draft]:
-        """Raises Malformed."""
+    def _drafted(self, said: Any) -> Iterable[Draft]:
+        """The alerts of a message, at least one, each made when it is asked for. Raises Malformed."""
         found = self._drafts(Fields(self._values(said)))
-        return [found] if isinstance(found, Draft) else [*found]
+        return [found] if isinstance(found, Draft) else found
 
-    def _learn(self, seen: bytes, said: Any, column: int, learned: dict[int, bytes]) -> Known:
+    def _learn(
+        self, seen: bytes, said: Any, size: int, column: int, learned: dict[int, bytes]
+    ) -> Generator[None, None, Known]:
+        """`size` is that of the message, in bytes. Raises Malformed."""
         remembered = self._form.shared.remembered
-        memories, bodies = [], {}
-        drafts = self._drafted(said)
-        for part, draft in enumerate(drafts):
+        memories: list[Memory] = []
+        bodies: dict[int, bytes] = {}
+        is_resolved, ends, shared, work = False, 0.0, 0, 0
+        for part, draft in enumerate(self._drafted(said)):
+            if work >= SLICE_ALERTS:
+                work = 0
+                yield
+            work += 1 + size // ALERT_BYTES
+            if not part:
+                is_resolved, ends = draft.resolved, draft.ends
+                pairs = (*draft.labels.items(), *draft.annotations.items())
+                shared = sum(len(name) + len(text) for name, text in pairs)
             # By the draft, as its JSON is remembered: one alert is one memory.
             drafted = seen_digest(self._form.take(draft)[1])
             memory = remembered.find(drafted)
@@ -215,7 +252,8 @@ class ProtoReader:
                 memory = remembered.learn(drafted, content, len(body), ruled)
             memories.append(memory)
         learned.update(bodies)
-        return Known(tuple(memories), drafts[0].resolved, drafts[0].ends, getattr(said, self._name), seen)
+        spread = shared * (len(memories) - 1)
+        return Known(tuple(memories), is_resolved, ends, getattr(said, self._name), seen, spread)
 
     def _id_of(self, message: bytes) -> str:
         try:
@@ -223,6 +261,13 @@ class ProtoReader:
             return name
         except Malformed:
             return ""
+
+
+def in_order(pairs: Mapping[str, str]) -> dict[str, str]:
+    """A map of the protocol as an object of JSON, with as many names as are looked at of one."""
+    if len(pairs) <= FLAT_MAX:
+        return dict(sorted(pairs.items()))
+    return {name: pairs[name] for name in nsmallest(FLAT_MAX, pairs)}
 
 
 def cut(batch: bytes) -> tuple[str, list[bytes]]:

@@ -48,7 +48,9 @@ class SentryFormat(WebhookFormat):
         return signed_by(self._secret, request, SIGNATURE, [header_of(request, SIGNATURE)], self.name)
 
     async def prepare(self, request: Request) -> None:
-        event = Fields(self.parsed(request))
+        if self.knows(request):
+            return
+        event = Fields(self.read_ahead(request))
         data = event.inner("data") if isinstance(event.get("data"), dict) else None
         if data is not None and "issue" in data and event.text("action") in OVER:
             await self.look({"issue_id": data.inner("issue").need("id")}, request.sender)

@@ -60,7 +60,9 @@ class SnsFormat(WebhookFormat):
         return Sender("sns")
 
     async def prepare(self, request: Request) -> None:
-        message = Fields(self.parsed(request))
+        if not self._topics and self.knows(request):
+            return
+        message = Fields(self.read_ahead(request))
         kind = message.text("Type")
         if self._topics:
             await self.signatures.check(message, request.received_at)

@@ -8,8 +8,7 @@ answers who asks for it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from uuid import UUID
 
@@ -73,10 +72,9 @@ class TaxiiFormat(StixFormat):
         names = self.names_of(bundle)
         return self.each(bundle.members("objects"), lambda one: self.object_of(one, names))
 
-    def steps(self, request: Request) -> Generator[None, None, Reading]:
-        reading = yield from super().steps(request)
+    def note(self, body: object, request: Request) -> str:
         # Context too has been added, though it made no alert.
-        return replace(reading, note=str(len(Fields(self.parsed(request)).items("objects"))))
+        return str(len(Fields(body).items("objects")))
 
     def refused(self, refusal: Refusal) -> Answer:
         answer = _answer(

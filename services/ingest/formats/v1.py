@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Literal
 
@@ -19,7 +19,7 @@ import msgspec
 
 from models.alerts.alert import Content
 from models.errors import Malformed, TooLarge
-from services.ingest.formats.answers import Answer, Refusal, problem
+from services.ingest.formats.answers import Answer, Refusal, encode_json, problem
 from services.ingest.formats.fields import (
     ANNOTATION_VALUE_MAX_BYTES,
     URL_MAX_BYTES,
@@ -81,10 +81,13 @@ class Posted(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     status: Literal["firing", "resolved"] = "firing"
 
 
+#: As it is split: most are taken apart at once, what stands beside something wrong one by one.
+Sent = Posted | msgspec.Raw | bytes
+_all_decoder = msgspec.json.Decoder(list[Posted])
 _one_decoder = msgspec.json.Decoder(Posted)
 
 
-class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
+class V1Format(ListFormat[Sent, Posted]):
     """Answers alert by alert: 202 all stored, 207 some, 400 none could be read, 403 none was allowed, 503 none could be
     stored."""
 
@@ -102,11 +105,11 @@ class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
     def keeps_items(self, request: Request) -> bool:
         return True
 
-    def split(self, request: Request) -> Iterator[list[msgspec.Raw] | list[bytes]]:
+    def split(self, request: Request) -> Iterator[Sequence[Sent]]:
         return _split(without_mark(request.body))
 
-    def take(self, item: msgspec.Raw | bytes) -> Taken[Posted]:
-        alert = _decode(item)
+    def take(self, item: Sent) -> Taken[Posted]:
+        alert = item if isinstance(item, Posted) else _decode(item)
         raws = (
             _NAME,
             alert.labels,
@@ -139,8 +142,9 @@ class V1Format(ListFormat[msgspec.Raw | bytes, Posted]):
     def said_end(self, alert: Posted) -> bytes:
         return alert.status.encode() + (bytes(alert.ends_at) or bytes(alert.endsAt))
 
-    def written(self, item: msgspec.Raw | bytes) -> bytes:
-        return bytes(item)
+    def written(self, item: Sent) -> bytes:
+        # What it did not say is not there: an empty Raw is no JSON.
+        return _encode(item) if isinstance(item, Posted) else bytes(item)
 
     def refused(self, refusal: Refusal) -> Answer:
         return problem(refusal, self.path)
@@ -165,12 +169,28 @@ def _decode(raw: bytes | msgspec.Raw) -> Posted:
         raise Malformed(words) from None
 
 
-def _split(body: bytes) -> Iterator[list[msgspec.Raw] | list[bytes]]:
+def _encode(alert: Posted) -> bytes:
+    """An alert as it was sent, but for the order of its fields."""
+    said = {name: getattr(alert, name) for name in Posted.__struct_fields__}
+    if alert.status == "firing":
+        del said["status"]  # whether it said so or not
+    return encode_json({name: value for name, value in said.items() if value != _NONE})
+
+
+def _elements(array: bytes) -> list[Sent]:
+    """The elements of a JSON array, left as they are when one is of a wrong shape. Raises what msgspec does for no JSON."""
+    try:
+        return [*_all_decoder.decode(array)]
+    except UNREADABLE:
+        return [*raw_elements(array)]
+
+
+def _split(body: bytes) -> Iterator[Sequence[Sent]]:
     """The alerts of a body, apart and not looked into, some at a time. Raises Malformed, and what msgspec does for an
     array that is no JSON."""
     start = body.lstrip(WHITE)[:1]
     if start == b"[":
-        yield from array_slices(body, raw_elements)
+        yield from array_slices(body, _elements)
         return
     if body.count(b"\n") > LINES_MAX:
         raise TooLarge(f"over {LINES_MAX} lines in one request")

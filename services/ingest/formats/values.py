@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 
 from models.errors import Malformed, TooLarge
 from services.ingest.formats.fields import TIME_EXPECTED, TIME_MAX
@@ -39,9 +40,7 @@ def read_json(body: bytes, max_bytes: int = BODY_MAX_BYTES) -> object:
     if len(body) > max_bytes:
         raise TooLarge(f"{len(body)} bytes in one request, at most {max_bytes} are allowed")
     try:
-        found: object = json.loads(
-            without_mark(body).decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number
-        )
+        found: object = _decoder.decode(without_mark(body).decode("utf-8"))
         if b"\\ud" in body or b"\\uD" in body:
             # Half of a surrogate pair, in a name or a value: no answer and no log could hold it.
             json.dumps(found, ensure_ascii=False).encode()
@@ -69,6 +68,9 @@ def _no_number(word: str) -> object:
     raise Malformed(f"the body: {word} is no number of JSON")
 
 
+#: json.loads() makes one each time.
+_decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+
 #: A value and where it stands.
 Member = tuple[object, str]
 
@@ -92,8 +94,9 @@ class Fields:
 
     def get(self, name: str) -> object:
         """The value as it is; None when it is not there."""
-        if name in self.values or "." not in name:
-            return self.values.get(name)
+        value = self.values.get(name)
+        if value is not None or "." not in name or name in self.values:
+            return value
         first, _, rest = name.partition(".")
         inner = self.values.get(first)
         return Fields(inner, self.path(first)).get(rest) if inner is not None else None
@@ -151,8 +154,9 @@ class Fields:
 
     def members(self, name: str) -> Iterator[Member]:
         """The elements of an array, not looked into."""
+        path = self.path(name)
         for place, value in enumerate(self.items(name)):
-            yield value, f"{self.path(name)}[{place}]"
+            yield value, f"{path}[{place}]"
 
     def objects(self, name: str) -> Iterator[Fields]:
         for value, path in self.members(name):
@@ -193,18 +197,26 @@ class Fields:
 
     def pairs(self, name: str = "") -> dict[str, str]:
         """What an object says as names and texts, nested ones with dots; for labels and annotations."""
-        return dict(_flat(self.get(name) if name else self.values, "", FLAT_DEPTH))
+        found: dict[str, str] = {}
+        _flatten(self.get(name) if name else self.values, "", FLAT_DEPTH, found)
+        return found
 
 
-def _flat(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and depth:
-        for inner, each in list(value.items())[:FLAT_MAX]:
-            yield from _flat(each, f"{name}.{inner}" if name else str(inner), depth - 1)
-    elif isinstance(value, dict | list):
-        if value and name:
-            yield name, json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    elif value is not None and name and (said := text_of(value, name)):
-        yield name, said
+def _flatten(value: object, path: str, depth: int, found: dict[str, str]) -> None:
+    """Put what an object says into `found`."""
+    if not isinstance(value, dict):
+        return
+    for inner, each in islice(value.items(), FLAT_MAX):
+        name = f"{path}.{inner}" if path else str(inner)
+        if isinstance(each, dict) and depth > 1:
+            _flatten(each, name, depth - 1, found)
+        elif not name:
+            continue
+        elif isinstance(each, dict | list):
+            if each:
+                found[name] = json.dumps(each, ensure_ascii=True, separators=(",", ":"))
+        elif each is not None and (said := text_of(each, name)):
+            found[name] = said
 
 
 def text_of(value: object, path: str) -> str:
@@ -218,7 +230,9 @@ def text_of(value: object, path: str) -> str:
         return value.strip()
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        return repr(value)
+    if isinstance(value, float):
         return json.dumps(value)
     if value is None:
         return ""

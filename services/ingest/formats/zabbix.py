@@ -38,8 +38,10 @@ class ZabbixFormat(WebhookFormat):
     prepares = True
 
     async def prepare(self, request: Request) -> None:
+        if self.knows(request):
+            return
         over = set()
-        for value, _path in several(self.parsed(request), "events"):
+        for value, _path in several(self.read_ahead(request), "events"):
             problem = value.get("p_eventid") if isinstance(value, dict) else None
             if isinstance(problem, str | int) and (event_id := text_of(problem, "p_eventid")):
                 over.add(event_id)

@@ -45,6 +45,10 @@ from models.incidents.verbs import (
 )
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
+from models.people.person import Contact, Person
+from models.people.policy import Level, Outline, Policy, Target
+from models.people.roster import ChangePeople
+from models.people.schedule import Layer, Override, Schedule
 from models.playbook.playbook import Approval, PlannedAction, Trigger
 from models.playbook.playbook import encode as encode_book
 from models.playbook.run_events import RunStarted
@@ -71,6 +75,7 @@ from models.shard.edge_messages import (
     DisconnectEdge,
     ReportEdge,
 )
+from models.shard.escalation import Page, Paged, PoliciesChanged
 from models.shard.heartbeats import Beats, HeartbeatsChanged
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
@@ -140,6 +145,7 @@ def story() -> list[tuple[float, list[Event]]]:
     _watched(told, frame)
     _edge(told, frame)
     _clocked(told, frame)
+    _paged(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -188,6 +194,11 @@ def control_story() -> list[list[Event]]:
     each([*state.decide(TakePoll("alertmanager/main", "collector-0", 30.0), at(17))])
     each([*state.decide(MoveCursor("alertmanager/main", 1, "cursor"), at(18))])
     each([*state.decide(ReleasePoll("alertmanager/main", "collector-0"), at(19))])
+    ana = Person("ana", "Ana", (Contact("mail", "ana@example.org"),))
+    week = Schedule("primary", "UTC", (Layer("week", ("ana",), 604800.0, "2026-01-05T09:00"),))
+    shift = Override("o1", "primary", "ana", at(0), at(3600), at(20), "ada", "dentist")
+    policy = Policy("critical", (Level((Target("schedule", "primary"),)),), 1, (Target("receiver", "ops"),))
+    each([*state.decide(ChangePeople("ada", [ana], [week], [shift], [policy]), at(20))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
@@ -376,6 +387,35 @@ def _clocked(told: RunStory, frame: Callable[[], None]) -> None:
     told.tell(at(due + 3611), Beats("default", ["backup"]))
     told.tick(at(due + 3700))
     told.tell(at(due + 3701), Beats("default", ["backup"]))
+    frame()
+
+
+def _paged(told: RunStory, frame: Callable[[], None]) -> None:
+    """People are paged by a policy, by one that is not there at first, while it is muted, and until they acknowledge or nobody does."""
+    begun = told.now - ZERO + 10
+    route = Route(escalation="critical")
+    told.shard.take_settings(msgspec.structs.replace(SETTINGS, route=route, max_open=1000))
+    told.push(at(begun), alert("paged", "Down"))
+    told.classify(at(begun), Severity.P0)
+    told.tick(at(begun + 1))
+    told.tell(at(begun + 2), PoliciesChanged(1, [Outline("critical", (60.0,), 0, True)]))
+    told.tick(at(begun + 3))
+    frame()
+    pages = [effect for _at, effect in told.asked if isinstance(effect, Page)]
+    told.tell(
+        at(begun + 4), Paged(pages[0].incident_id, 1, 0, ["ana:mail"], ["ben by sms: 503"], ["nobody"], True)
+    )
+    silence = Silence(
+        "s9", (("service", "=", "paged"),), at(begun + 5), at(begun + 90), "ada", "deploy", ZERO
+    )
+    told.tell(at(begun + 5), SilencesChanged(9, [silence]))
+    told.ticks(at(begun + 60), at(begun + 65))
+    told.ticks(at(begun + 90), at(begun + 92))
+    frame()
+    told.push(at(begun + 100), alert("paged-too", "Down"))
+    told.classify(at(begun + 100), Severity.P0)
+    found = next(each for each in told.open_incidents() if each.service == "paged-too")
+    told.do(at(begun + 101), Acknowledge(), found)
     frame()
 
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import ClassVar, cast
-from uuid import UUID
 
 from models.errors import Forbidden, IncidentManagerError, Malformed, RateLimited, TooLarge
 from models.shard.messages import Decision
@@ -22,6 +20,7 @@ from services.ingest.doors.grpc.status import Ended, is_passing, retry_after_s
 from services.ingest.formats.format import Request
 from services.ingest.formats.proto import PROTO, MessagesRead, cut, joined, trace_in
 from services.ingest.formats.reading import Fault, Reading
+from services.ingest.formats.received import incident_text
 from services.ingest.headers import IDEMPOTENCY_KEY_MAX_BYTES
 from services.ingest.intake import AT_ONCE_BYTES
 from services.ingest.line import MESSAGE_ALERTS_MAX
@@ -40,8 +39,6 @@ from services.proto.incident_pb2 import (
 WINDOW_ALERTS, WINDOW_BATCHES = 2048, 16
 #: Alerts of a stream that are stored together: what came at once.
 TOGETHER_MAX = 256
-#: Ids of incidents that are remembered as text: those of some batches.
-INCIDENTS_MAX = 4096
 SHOWN_CHARS = 36
 _STORED_BEFORE = frozenset({Decision.REPEATED, Decision.DUPLICATE})
 
@@ -225,9 +222,23 @@ class AlertStream:
             await self._change()
         try:
             found = self.answers(delivery, *await service.store(call, batch, delivery, trace))
+        except TooLarge as error:
+            # Each may name many services, and is not too large by itself.
+            found = await self._apart(batch, trace) if count > 1 else self.refused(delivery, count, error)
         except IncidentManagerError as error:
             found = self.refused(delivery, count, error)
         self._answer(unit, found)
+
+    async def _apart(self, batch: bytes, trace: str | None) -> Sequence[bytes]:
+        """The answers of messages that are too much to be stored together."""
+        found: list[bytes] = []
+        for message in cut(batch)[1]:
+            try:
+                stored = await self._service.store(self._call, joined([message]), None, trace)
+                found += self.answers(None, *stored)
+            except IncidentManagerError as error:
+                found += self.refused(None, 1, error)
+        return found
 
     def answers(self, delivery: str | None, reading: MessagesRead, receipt: Receipt) -> Sequence[bytes]:
         """What is answered to a unit."""
@@ -300,7 +311,7 @@ def acks(reading: MessagesRead, receipt: Receipt) -> list[AlertAck]:
         else:
             identity = receipt.incident_ids[column]
             ack = AlertAck(
-                incident_id=_shown(identity).decode(),
+                incident_id=incident_text(identity).decode(),
                 status=ACK_STATUS_DUPLICATE if decision in _STORED_BEFORE else ACK_STATUS_ACCEPTED,
             )
         first = found[place]
@@ -326,14 +337,10 @@ def written(reading: MessagesRead, receipt: Receipt) -> list[bytes]:
         if len(raw) > 127 or not raw or not identity:
             return [ack.SerializeToString() for ack in acks(reading, receipt)]
         status = ACK_STATUS_DUPLICATE if decision in _STORED_BEFORE else ACK_STATUS_ACCEPTED
-        found.append(b"\x0a%c%b\x12%c%b\x18%c" % (len(raw), raw, SHOWN_CHARS, _shown(identity), status))
+        found.append(
+            b"\x0a%c%b\x12%c%b\x18%c" % (len(raw), raw, SHOWN_CHARS, incident_text(identity), status)
+        )
     return found
-
-
-@lru_cache(INCIDENTS_MAX)
-def _shown(identity: bytes) -> bytes:
-    """The id of an incident as people see it, b"" for none."""
-    return str(UUID(bytes=identity)).encode() if identity else b""
 
 
 _RANK = {ACK_STATUS_DUPLICATE: 0, ACK_STATUS_ACCEPTED: 1, ACK_STATUS_DROPPED: 2, ACK_STATUS_RETRY: 3}

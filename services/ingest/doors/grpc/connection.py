@@ -7,6 +7,7 @@ a message cost a tenth of what it costs with grpc.aio (docs/decisions/0023-grpc.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
@@ -22,6 +23,7 @@ from services.ingest.body import TooSlow
 from services.ingest.doors.grpc.call import STREAM_WINDOW, Call, cancelled
 from services.ingest.doors.grpc.framing import ACCEPTED, ENCODINGS
 from services.ingest.doors.grpc.status import Code, Ended, Header, ended_by, trailers
+from services.ingest.doors.grpc.strangers import STRANGER_S, address_of
 from services.ingest.headers import refuse_repeated
 
 if TYPE_CHECKING:
@@ -82,9 +84,19 @@ class Server(Protocol):
     def take_in(self, connection: Connection) -> bool: ...
     def let_go(self, connection: Connection) -> None: ...
     async def admit(self, call: Call) -> None: ...
+    def turned_away(self, connection: Connection) -> None: ...
+    def recognise(self, connection: Connection, sender: Sender) -> None: ...
     def is_over(self, call: Call) -> None: ...
     async def readmit(self, call: Call) -> Sender: ...
     def count_refused(self, reason: str) -> None: ...
+
+
+class Arriving(Protocol):
+    """A connection whose TLS is still to come (tls_listener.py)."""
+
+    peer: object
+
+    def abort(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -98,7 +110,13 @@ class Connection(asyncio.Protocol):
         self.readmit = door.readmit
         self._h2 = _protocol(door.max_streams)
         self._loop = asyncio.get_running_loop()
+        #: While its TLS begins, how that is ended; and what we speak by, once that can be.
+        self._arriving: Arriving | None = None
         self._transport: asyncio.Transport | None = None
+        #: Where it comes from.
+        self.address = ""
+        #: The sender whose it is; None: no call has shown one yet.
+        self.owner: str | None = None
         #: What the client presented (DER), if it did.
         self._certificate: bytes | None = None
         self.calls: dict[int, Call] = {}
@@ -120,11 +138,20 @@ class Connection(asyncio.Protocol):
 
     # -- asyncio.Protocol ----------------------------------------------------------------------------------
 
+    def arrived(self, arriving: Arriving) -> bool:
+        """It has come, and its TLS is still to come. Whether there is a place for it."""
+        self._arriving = arriving
+        self.address = address_of(arriving.peer)
+        return self.door.take_in(self)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if not self.door.take_in(self):
-            self._transport.abort()
-            return
+        if self._arriving is None:
+            self.address = address_of(transport.get_extra_info("peername"))
+            if not self.door.take_in(self):
+                self._transport.abort()
+                return
+        self._arriving = None
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self._certificate = tls.getpeercert(binary_form=True)
         self._h2.initiate_connection()
@@ -179,7 +206,7 @@ class Connection(asyncio.Protocol):
         self._plan()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._arriving = None
         for call in [*self.calls.values()]:
             self._abandon(call)
         self.is_over.set()
@@ -207,7 +234,9 @@ class Connection(asyncio.Protocol):
     def leave(self) -> None:
         """Take no further calls, have those under way end, and close."""
         self._is_leaving = True
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is None:
+            self.abort()  # its TLS is not there yet
+        elif not self._transport.is_closing():
             # Not h2's own: after that it would send no answers either.
             last = self._h2.highest_inbound_stream_id
             self._transport.write(GoAwayFrame(0, last_stream_id=last, error_code=0).serialize())
@@ -215,13 +244,26 @@ class Connection(asyncio.Protocol):
             call.leave()
         self._close_if_over()
 
+    def turn_away(self) -> None:
+        """Its place is needed, and it has shown no token."""
+        if self._transport is not None and not self._is_paused:
+            with contextlib.suppress(ProtocolError):
+                self._h2.close_connection(
+                    11, b"no token was shown, and others need the place"
+                )  # ENHANCE_YOUR_CALM
+            self._send()
+            self.close()
+        else:
+            self.abort()
+        self.door.turned_away(self)
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        if (found := self._transport or self._arriving) is not None:
+            found.abort()
 
     def look(self) -> None:
         """What takes too long. Called every few seconds."""
@@ -234,7 +276,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._pinged_at > self._heard_at and now - self._pinged_at > PONG_S:
             self.abort()
-        elif not self.calls and now - self._busy_at > IDLE_S:
+        elif not self.calls and now - self._busy_at > (STRANGER_S if self.owner is None else IDLE_S):
             self.leave()
         elif now - self._heard_at > PING_AFTER_S and self._pinged_at <= self._heard_at:
             self._pinged_at = now
@@ -337,6 +379,8 @@ class Connection(asyncio.Protocol):
                 raise cancelled(call)
             if call.scope:
                 await self.door.admit(call)
+                if self.owner is None:
+                    self.door.recognise(self, call.sender)
             await handler(call)
             ended = Ended(Code.OK, "")
             if call.is_leaving and not call.is_over:

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,6 +16,8 @@ from models.errors import Busy, Unavailable
 from services.ingest.arrival import Sender
 from services.ingest.body import Room
 from services.ingest.doors.door import Door, Needs
+from services.ingest.doors.grpc.strangers import Strangers
+from services.ingest.doors.grpc.tls_listener import TlsListener
 from services.ingest.doors.http import BODIES_MAX
 from services.ingest.shares import Shares
 
@@ -40,8 +41,6 @@ OPEN_CALLS_MAX = 256
 LEAVE_S = 5.0
 #: How often connections are looked at that take too long.
 LOOK_S = 2.0
-#: Longest TLS handshake: two messages of each side.
-HANDSHAKE_S = 10.0
 
 
 class GrpcDoor(Door):
@@ -68,15 +67,18 @@ class GrpcDoor(Door):
         self.open_calls = 0
         self.max_open_calls = OPEN_CALLS_MAX
         self._shares = Shares()
+        self._strangers = Strangers()
+        #: Of those that were turned away, how many since it was told, and where the last one came from.
+        self._turned_away, self._turned_away_from = 0, ""
+        #: Connections, by whose they are.
+        self._homes = Shares()
         self.services: dict[str, Service] = {}
         self.routes: dict[bytes, tuple[Service, Handler]] = {}
         self.connections: set[Connection] = set()
         self._host, self._port = section.http_host, section.grpc_port
-        #: With which new connections speak TLS; None: clear text. Set before start(), then by change_tls().
+        #: With which connections speak TLS that come from now on, while those that are open go on; None: clear text, from the start on.
         self.tls: ssl.SSLContext | None = None
-        self._servers: list[asyncio.Server] = []
-        #: Connections whose handshake is not over, which asyncio forgets when it fails.
-        self._greeting: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._server: asyncio.Server | TlsListener | None = None
         self._looking: asyncio.Task[None] | None = None
         self.health = Health(self.services)
         reflections = (Reflection(self.services), ReflectionV1Alpha(self.services))
@@ -94,24 +96,29 @@ class GrpcDoor(Door):
             self.routes[f"/{service.name}/{method}".encode()] = (service, handler)
 
     async def start(self) -> None:
+        from services.ingest.doors.grpc.connection import Connection
+
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                self._greet, self._host, self._port, reuse_port=True, **self._options()
-            )
+            if self.tls is None:
+                self._server = await loop.create_server(
+                    lambda: Connection(self), self._host, self._port, reuse_port=True
+                )
+            else:
+                self._server = TlsListener(self._context, lambda: Connection(self))
+                await self._server.start(self._host, self._port)
         except OSError as error:
             raise Unavailable(f"can't listen for gRPC on {self._host}:{self._port}: {error}") from error
-        self._servers = [server]
         self._looking = loop.create_task(self._look())
         self.health.begin()
 
     async def stop(self) -> None:
         """No call is taken any more; what was taken is answered."""
-        if not self._servers:
+        if self._server is None:
             return
-        for server in self._servers:
-            server.close()
-        self._servers = []
+        server, self._server = self._server, None
+        if (closing := server.close()) is not None:
+            await closing
         for service in self.services.values():
             service.stop()
         for connection in [*self.connections]:
@@ -124,62 +131,63 @@ class GrpcDoor(Door):
         if self._looking is not None:
             await end([self._looking])
 
-    async def change_tls(self, tls: ssl.SSLContext) -> None:
-        """Speak TLS with these certificates from the next connection on; those that are open go on. The sockets stay, with whoever
-        waits at them. Raises OSError, and then nothing has changed."""
-        self.tls = tls
-        loop = asyncio.get_running_loop()
-        former = self._servers
-        made: list[asyncio.Server] = []
-        try:
-            for listener in [each for server in former for each in server.sockets]:
-                # asyncio closes the socket of a server that ends: this one has its own name for it.
-                made.append(await loop.create_server(self._greet, sock=listener.dup(), **self._options()))
-        except OSError:
-            for server in made:
-                server.close()
-            raise
-        self._servers = made
-        for server in former:
-            server.close()
-
-    def _options(self) -> dict[str, Any]:
-        return {} if self.tls is None else {"ssl": self.tls, "ssl_handshake_timeout": HANDSHAKE_S}
-
-    def _greet(self) -> Connection:
-        """For each connection that comes. Raises Busy, and then asyncio closes it."""
-        from services.ingest.doors.grpc.connection import Connection
-
-        if self.tls is not None and len(self._greeting) >= CONNECTIONS_MAX:
-            self.count_refused("busy")
-            raise Busy(f"{CONNECTIONS_MAX} TLS handshakes are under way", retry_after_s=1.0)
-        connection = Connection(self)
-        if self.tls is not None:
-            self._greeting.add(connection)
-        return connection
+    def _context(self) -> ssl.SSLContext:
+        assert self.tls is not None
+        return self.tls
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             for connection in [*self.connections]:
                 connection.look()
+            if self._turned_away:
+                log.warning(
+                    "gRPC connections turned away: they showed no token, and others needed their places",
+                    connections=self._turned_away,
+                    last_from=self._turned_away_from,
+                )
+                self._turned_away = 0
             self._measure()
 
     # -- for connections and calls -------------------------------------------------------------------------
 
     def take_in(self, connection: Connection) -> bool:
         """Whether there is room for another connection."""
-        self._greeting.discard(connection)
-        if not self._servers or len(self.connections) >= CONNECTIONS_MAX:
+        is_full = len(self.connections) >= CONNECTIONS_MAX and not self._strangers.make_room()
+        if self._server is None or is_full:
             self.count_refused("busy")
             return False
         self.connections.add(connection)
+        self._strangers.add(connection)
         self._measure()
         return True
 
     def let_go(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        self._measure()
+        """It is over, or is to be: it has no place any more. Safe to call twice."""
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._strangers.drop(connection)
+            self._homes.drop(connection.owner or "", 1)
+            self._measure()
+
+    def turned_away(self, connection: Connection) -> None:
+        """A stranger had to go."""
+        self._turned_away += 1
+        self._turned_away_from = connection.address
+        self.count_refused("no token shown")
+        self.let_go(connection)
+
+    def recognise(self, connection: Connection, sender: Sender) -> None:
+        """A connection is no stranger any more. Raises Busy for a sender that has too many of them."""
+        if connection not in self.connections:
+            return
+        # The places of strangers are free for who is none.
+        known = len(self.connections) - len(self._strangers)
+        if self._homes.is_over(sender.name, 1, CONNECTIONS_MAX - known):
+            raise Busy(f"{sender.name} has too many connections open already", retry_after_s=1.0)
+        connection.owner = sender.name
+        self._homes.add(sender.name, 1)
+        self._strangers.drop(connection)
 
     async def admit(self, call: Call) -> None:
         """Find out who calls. Raises Unauthorized, Forbidden, and Busy for a sender that has too many calls."""
@@ -216,4 +224,5 @@ class GrpcDoor(Door):
 
     def _measure(self) -> None:
         self.needs.meter.set("llm_im_grpc_connections", len(self.connections))
+        self.needs.meter.set("llm_im_grpc_strangers", len(self._strangers))
         self.needs.meter.set("llm_im_grpc_calls", self.calls)

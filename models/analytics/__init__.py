@@ -1,0 +1,1 @@
+"""What incidents say together: one row each, and figures of many rows."""

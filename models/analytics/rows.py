@@ -1,0 +1,107 @@
+"""One incident as one row: what figures and exports are made of. docs/analytics.md says what each field means."""
+
+from __future__ import annotations
+
+import msgspec
+
+from models.incidents.episodes import episodes
+from models.incidents.incident import AUTOMATED, Incident, IncidentState, IncidentType, Severity
+from models.incidents.query import IncidentView
+
+_COMMENT = "CommentAdded"
+_WITHHELD = "NotificationWithheld"
+_RUN_ENDED = "PlaybookCompleted"
+_SUCCEEDED = "succeeded"
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """An incident. Times are seconds since the epoch, 0 is not reached; lengths are in seconds, None is not known.
+
+    notify_s, acknowledge_s   from its first opening
+    resolve_s   how long it was open in all, once it is over
+    """
+
+    id: bytes
+    title: str
+    service: str
+    severity: Severity
+    type: IncidentType
+    state: IncidentState
+    created_at: float
+    resolved_at: float
+    closed_at: float
+    notify_s: float | None
+    acknowledge_s: float | None
+    resolve_s: float | None
+    alerts: int
+    reopened: int
+    answered: bool
+    told: bool
+    muted: bool
+    method: str
+    repaired_by: str
+    labels: dict[str, str]
+
+    @property
+    def is_over(self) -> bool:
+        return self.resolve_s is not None
+
+    @property
+    def ended_alone(self) -> bool:
+        """Over without a person or a playbook."""
+        return self.is_over and self.method == AUTOMATED and not self.repaired_by
+
+    @property
+    def is_noise(self) -> bool:
+        """It came and went, and nobody did anything about it."""
+        return self.ended_alone and not self.answered
+
+    @property
+    def flaps(self) -> bool:
+        """It reopened twice or more."""
+        return self.reopened >= FLAPS
+
+
+#: Reopenings that make an incident a flapping one. One may be a repair that did not hold.
+FLAPS = 2
+
+
+def row_of(view: IncidentView) -> Row:
+    """The row of an incident."""
+    incident = view.incident
+    found = episodes(incident)
+    first = found[0]
+    kinds = {line.kind for line in incident.timeline}
+    told = any(each.told for each in incident.notifications.values())
+    return Row(
+        incident.id,
+        incident.title,
+        incident.service,
+        incident.severity,
+        incident.type,
+        incident.state,
+        incident.created_at,
+        incident.resolved_at,
+        incident.closed_at,
+        first.notify_s,
+        first.acknowledge_s,
+        sum(each.resolve_s or 0.0 for each in found) if incident.resolved_at else None,
+        view.alerts,
+        incident.reopened,
+        _COMMENT in kinds or any(each.answered_at for each in found),
+        told,
+        not told and (_WITHHELD in kinds or bool(incident.withheld)),
+        incident.resolution.method if incident.resolution is not None else "",
+        _repaired_by(incident),
+        incident.labels,
+    )
+
+
+def _repaired_by(incident: Incident) -> str:
+    """The playbook whose run succeeded last before it was over; "" if none did."""
+    if not incident.resolved_at:
+        return ""
+    for line in reversed(incident.timeline):
+        if line.kind == _RUN_ENDED and line.details.get("status") == _SUCCEEDED:
+            return line.actor.removeprefix("playbook ")
+    return ""

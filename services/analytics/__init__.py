@@ -1,0 +1,1 @@
+"""Reads the incidents of a window, for figures and exports."""

@@ -1,0 +1,1 @@
+"""Post-incident reports: one content, shown as JSON, Markdown and HTML."""

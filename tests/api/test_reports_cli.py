@@ -1,0 +1,70 @@
+"""`llm-im incidents report`, `export` and `llm-im analytics` against a whole system."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import sys
+from pathlib import Path
+
+import polars
+import pytest
+
+from tests.api.for_verbs import opened
+from tests.api.gateway_in_process import system
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_what_is_written_down_from_the_command_line(tmp_path: Path) -> None:
+    async with system() as ours:
+        identity = await opened(ours)
+        port = await ours.listen()
+
+        async def run(*words: str, code: int = 0) -> str:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "services.cli", *words, "--url", f"http://127.0.0.1:{port}",
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            out, err = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == code, (words, out, err)
+            return (out if not code else err).decode()
+
+        file = tmp_path / "incidents.parquet"
+        table, figures, wide, rows, lines, parquet, refused = await asyncio.gather(
+            run("analytics", "--by", "service"),
+            run("analytics", "--label", "team", "--window", "30d", "-o", "json"),
+            run("analytics", "-o", "csv"),
+            run("incidents", "export", "--window", "1d"),
+            run("incidents", "export", "-f", "ndjson"),
+            run("incidents", "export", "-f", "parquet", "--to", str(file)),
+            run("incidents", "export", "-f", "parquet", code=2),
+        )
+        text, page, body, missing = await asyncio.gather(
+            run("incidents", "report", identity),
+            run("incidents", "report", identity, "-f", "html"),
+            run("incidents", "report", identity, "--json"),
+            run("incidents", "report", "01a20993-901b-7483-ab53-7cb8d1609881", code=5),
+        )
+
+        title = json.loads(body)["incident"]["title"]
+        assert text.startswith("# P") and title in text and "## Timeline\n\n| When |" in text
+        assert page.startswith("<!doctype html>\n") and page.endswith("</html>\n")
+        assert "there is no incident" in missing
+
+        assert table.splitlines()[0].split()[:2] == ["GROUP", "INCIDENTS"]
+        assert [line.split()[:2] for line in table.splitlines()[1:]] == [["api", "1"], ["all", "1"]]
+        assert json.loads(figures)["groups"][0]["key"] == ""
+        assert len(wide.splitlines()) == 3
+        [row] = csv.DictReader(rows.splitlines())
+        assert (row["id"], row["service"], json.loads(row["labels"])) == (
+            identity,
+            "api",
+            json.loads(body)["incident"]["labels"],
+        )
+        assert [json.loads(line)["id"] for line in lines.splitlines()] == [identity]
+        frame = polars.read_parquet(file)
+        assert frame["id"].to_list() == [identity]
+        assert frame.schema["created_at"] == polars.Datetime("ms", "UTC")
+        assert parquet == "" and "--to FILE" in refused
