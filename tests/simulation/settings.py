@@ -25,6 +25,11 @@ RECEIVERS = {
     "boss": ReceiverRow("page"),
     "spare": ReceiverRow("page"),
 }
+#: By these people on call are paged; no route names them.
+PHONES = {"phone": ReceiverRow("page"), "mail": ReceiverRow("page", sends_resolved=False)}
+#: The policy by which they are, and how long each of its levels waits.
+POLICY = "critical"
+LEVEL_S = 10.0
 ROUTES = Route(
     receivers=("webhook",),
     repeat_s=35.0,
@@ -37,6 +42,7 @@ ROUTES = Route(
             wait_s=0.0,
             repeat_s=25.0,
             escalate_to=("boss",),
+            escalation=POLICY,
         ),
         Route(
             name="db",
@@ -80,7 +86,7 @@ SETTINGS = ShardSettings(
     verify_people=True,
     review_after_s=6.0,
     edge_offline_after_s=4.0,
-    receivers=RECEIVERS,
+    receivers=RECEIVERS | PHONES,
     route=ROUTES,
 )
 #: Of any route.

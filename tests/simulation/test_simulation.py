@@ -25,6 +25,7 @@ from models.control.heartbeats import HeartbeatBegan, HeartbeatRemoved, Heartbea
 from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookRemoved
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
+from models.people.roster import PeopleChanged, PoliciesOutlined
 from models.shard.schedules import RunLeftOut
 from models.shard.slot_transfer import SlotArrived, SlotLeft
 from tests.simulation.area import Area
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.timeout(900)
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
     TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
-    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved,
+    HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved, PeopleChanged, PoliciesOutlined,
     RunLeftOut,
 }  # fmt: skip
 

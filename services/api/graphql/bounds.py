@@ -18,7 +18,7 @@ ALIASES_MAX = 30
 FRAGMENTS_MAX = 50
 #: Fields at the top. Each asks every shard, or changes something.
 ROOTS_MAX = 20
-#: Fields of one answer. At about 6 us each that is a third of a second of a gateway that also takes alerts, in pieces
+#: Fields of one answer. At about 10 us each that is half a second of a gateway that also takes alerts, in pieces
 #: of SLICE_FIELDS.
 ANSWER_FIELDS_MAX = 50_000
 #: Fields that are answered at one go, before others get their turn: a millisecond or two.

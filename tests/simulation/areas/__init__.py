@@ -11,6 +11,7 @@ from tests.simulation.areas.followers import Followers
 from tests.simulation.areas.heartbeats import Heartbeats
 from tests.simulation.areas.mutes import Mutes
 from tests.simulation.areas.notifications import Notifications
+from tests.simulation.areas.paging import Paging
 from tests.simulation.areas.peers import Peers
 from tests.simulation.areas.people import People
 from tests.simulation.areas.processes import Processes
@@ -35,4 +36,5 @@ AREAS: tuple[type[Area], ...] = (
     Followers,
     Heartbeats,
     Edge,
+    Paging,
 )
