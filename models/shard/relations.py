@@ -127,6 +127,11 @@ class Relations(Component):
         kept = self.kept.get(incident.id)
         return None if kept is None else msgspec.structs.replace(kept.relation, mute_until=kept.mute_until)
 
+    def is_muted(self, incident: Incident) -> bool:
+        """Whether nobody is to be told of it now, as a symptom."""
+        kept = self.kept.get(incident.id)
+        return kept is not None and self._is_muting(incident, kept)
+
     def in_a_line(self, incident: Incident) -> str:
         """The probable cause of a symptom in a line, "" where there is nothing to say."""
         kept = self.kept.get(incident.id)
