@@ -27,8 +27,6 @@ from models.shard.messages import Done, Message, Reply, Tick
 PATIENCE_S = 3.0
 #: Incidents that wait so at once. In a flood of more nobody waits: the correlator will not be as fast.
 WAITING_MAX = 10_000
-#: Lines about it kept in one timeline: what is probable may change often while much goes wrong.
-LINES_MAX = 20
 #: What is known of an incident, by its id.
 RELATED = RecordKind("related", has_ids=True)
 
@@ -268,11 +266,6 @@ class Relations(Component):
         self.kept[incident.id] = Kept(
             event.number, event.relation, event.mute_until, muted_at or (now if event.mute_until else 0.0)
         )
-        if event.text:
-            places = [place for place, line in enumerate(incident.timeline) if line.kind == "IncidentRelated"]
-            if len(places) >= LINES_MAX:
-                del incident.timeline[places[0]]
-                incident.timeline_dropped += 1
 
     def _fold_heard(self, event: RelationHeard, now: float) -> None:
         self.state.checkpoint.touch(RELATED, event.incident_id)
@@ -322,9 +315,14 @@ class Relations(Component):
         assert isinstance(identity, bytes)
         self.kept[identity] = _decoder.decode(record)
 
+    def _clock_set_back(self, event: ClockSetBack) -> None:
+        """What waits since a time that was ahead would wait for ever."""
+        self._waiting.clear()
+
     messages = {Related: _related}
     reactions = {Opened: _opened, Moved: _moved, Rerated: _rerated}
     follows = {IncidentStateChanged: _fold_state}
+    after = {ClockSetBack: _clock_set_back}
     records = (RecordOf(RELATED, _capture, _load),)
     events = (
         on(IncidentRelated, _fold_related, Description(("IncidentRelated",), _related_line)),

@@ -18,6 +18,7 @@ from models.incidents.notification import RESOLVED
 from models.incidents.relation import Cause, Part, Relation
 from models.partition.event import Event
 from models.shard.effects import Act
+from models.shard.events import ShardStarted
 from models.shard.messages import encode
 from models.shard.relations import IncidentRelated, Related, RelationHeard, SymptomMuteEnded
 from models.shard.relations import Relations as RelationsOfShard
@@ -44,6 +45,8 @@ class Relations(Area):
         #: Since when, by the run's own time, an incident waits as a symptom.
         self._waits_since: dict[bytes, float] = {}
         self._left: set[str] = set()
+        #: When the writer of a partition started last, by its log.
+        self._started_at: dict[str, float] = {}
 
     def lives(self) -> list[Coroutine[Any, Any, None]]:
         return [self._live()]
@@ -80,7 +83,9 @@ class Relations(Area):
 
     def seen(self, watcher: Watcher, event: Event) -> None:
         mirror = watcher.mirror
-        if isinstance(event, IncidentRelated | RelationHeard):
+        if isinstance(event, ShardStarted):
+            self._started_at[watcher.partition] = mirror.now
+        elif isinstance(event, IncidentRelated | RelationHeard):
             before = self._heard.get(event.incident_id, 0)
             if event.number <= before:
                 watcher.fail(f"{event.incident_id.hex()} took word {event.number} after {before}")
@@ -105,10 +110,15 @@ class Relations(Area):
         if act.facts.reason == RESOLVED or is_again or since is None:
             return
         waits_s = self.world.clock.elapsed - since
-        if waits_s > LATE_S:
-            self.world.fail(
-                f"{act.facts.reason} of {UUID(bytes=act.incident_id)} is told, which waits since {waits_s:.1f} s"
-            )
+        for watcher in self.world.watchers.values():
+            incident = watcher.mirror.state.incidents.get(act.incident_id)
+            if incident is None or waits_s <= LATE_S:
+                continue
+            # A process before this one may have asked for it.
+            due_at = incident.notification_of(act.target).due_at
+            if due_at > self._started_at.get(watcher.partition, 0.0):
+                said = f"{act.facts.reason} of {UUID(bytes=act.incident_id)} is told"
+                self.world.fail(f"{said}, which waits since {waits_s:.1f} s")
 
     def holds_for(self, watcher: Watcher) -> None:
         """All leases are over by now."""
