@@ -2,7 +2,8 @@
 
     python -m benchmarks.doors [--quick]
 
-All send repeated alerts, each protocol its own series. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
+All send repeated alerts, each protocol its own series. `nats` writes to a stream on disk (a nats-server of its own, which syncs each message, as
+docs/queues.md asks for), and is over when all is acknowledged. `grpc stream` is one stream with one alert a message; "wire" writes ready-made frames, "grpcio" is the
 client that people have in Python, which costs more than the server. A WebSocket takes what /v1/alerts does, and answers alert by alert as that does;
 Alertmanager's own format (the first line) has an empty answer.
 """
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,12 +39,15 @@ WARM_S = 6.0
 QUICK_TURNS, QUICK_TURN_S = 3, 2.0
 #: Senders at once, as HTTP has (benchmarks/ingest.py).
 SENDERS = 4
-#: Alerts, or batches, of a stream that wait for their acknowledgement.
-AHEAD = 1000
+#: Alerts, and batches, of a stream that wait for their acknowledgement: of batches as many as the server allows, as by the WebSocket.
+AHEAD, AHEAD_BATCHES = 1000, 16
 STREAM = "/llm.incident.v1.SentinelAlerts/StreamAlerts"
 STREAM_BATCHES = "/llm.incident.v1.SentinelAlerts/StreamBatches"
 FRAME_BYTES = 16_384
 SUBMIT = "/llm.incident.v1.SentinelAlerts/SubmitBatch"
+NATS, SUBJECT, STREAM_NAME, GROUP = "nats, 64 a message", "bench.ingest", "bench-ingest", "bench"
+#: Messages of the writer that NATS has not confirmed yet.
+UNCONFIRMED = 64
 
 
 #: The moment that the alerts of all turns are of, whose processes are told it.
@@ -56,6 +63,18 @@ def parsed_alerts() -> list[dict[str, Any]]:
         if len(found) >= SERIES:
             break
     return found[:SERIES]
+
+
+def as_v1(door: str) -> list[dict[str, Any]]:
+    """The same as POST /v1/alerts takes them, as series of this door's own."""
+    return [
+        {
+            "labels": {**each["labels"], "door": door},
+            "annotations": each["annotations"],
+            "starts_at": each["startsAt"],
+        }
+        for each in parsed_alerts()
+    ]
 
 
 def messages() -> list[bytes]:
@@ -261,7 +280,7 @@ def wire_batches(http: str, port: int, seconds: float) -> tuple[int, float]:
 
     sent = messages()
     batches = [joined(sent[first : first + BATCH]) for first in range(0, len(sent), BATCH)]
-    count, took = wire(STREAM_BATCHES, batches, SENDERS, 1, seconds, port)
+    count, took = wire(STREAM_BATCHES, batches, SENDERS, AHEAD_BATCHES, seconds, port)
     return count * BATCH, took
 
 
@@ -284,14 +303,7 @@ def websocket(http: str, port: int, seconds: float) -> tuple[int, float]:
         return count
 
     async def run() -> tuple[int, float]:
-        sent = [
-            {
-                "labels": {**each["labels"], "door": "websocket"},
-                "annotations": each["annotations"],
-                "starts_at": each["startsAt"],
-            }
-            for each in parsed_alerts()
-        ]
+        sent = as_v1("websocket")
         bodies = [json.dumps({"alerts": sent[first : first + BATCH]}) for first in range(0, len(sent), BATCH)]
         begun = time.monotonic()
         counts = await asyncio.gather(*[one(n, bodies, begun + seconds) for n in range(SENDERS)])
@@ -302,14 +314,7 @@ def websocket(http: str, port: int, seconds: float) -> tuple[int, float]:
 
 def v1_bodies(door: str) -> list[bytes]:
     """What POST /v1/alerts takes, as series of this door's own."""
-    sent = [
-        {
-            "labels": {**each["labels"], "door": door},
-            "annotations": each["annotations"],
-            "starts_at": each["startsAt"],
-        }
-        for each in parsed_alerts()
-    ]
+    sent = as_v1(door)
     return [json.dumps(sent[first : first + BATCH]).encode() for first in range(0, len(sent), BATCH)]
 
 
@@ -326,6 +331,35 @@ def http_v1(http: str, port: int, seconds: float) -> tuple[int, float]:
     return found.alerts, found.elapsed_s
 
 
+def nats(_http: str, port: int, seconds: float) -> tuple[int, float]:
+    import nats as library
+
+    alerts = as_v1("nats")
+    bodies = [json.dumps(alerts[first : first + BATCH]).encode() for first in range(0, len(alerts), BATCH)]
+
+    async def write(stream: Any, numbers: Iterator[int], until: float) -> int:
+        count = 0
+        while time.monotonic() < until:
+            number = next(numbers) % len(bodies)
+            await stream.publish(SUBJECT, bodies[number])
+            count += min(BATCH, len(alerts) - number * BATCH)
+        return count
+
+    async def run() -> tuple[int, float]:
+        client = await library.connect(f"nats://127.0.0.1:{port}")
+        stream = client.jetstream(timeout=60)
+        begun, numbers = time.monotonic(), itertools.count()
+        writers = [write(stream, numbers, begun + seconds) for _ in range(UNCONFIRMED)]
+        count = sum(await asyncio.gather(*writers))
+        while (info := await stream.consumer_info(STREAM_NAME, GROUP)).num_pending or info.num_ack_pending:
+            await asyncio.sleep(0.01)
+        took = time.monotonic() - begun
+        await client.close()
+        return count, took
+
+    return asyncio.run(run())
+
+
 def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
     bodies = Bodies("repeats", SERIES, BATCH, now=moment)
     spec = Spec(bodies, concurrency=SENDERS, duration_s=seconds, warmup_s=0)
@@ -340,13 +374,29 @@ def http_64(http: str, port: int, seconds: float) -> tuple[int, float]:
 WAYS: dict[str, Callable[[str, int, float], tuple[int, float]]] = {
     "http, 64 a request": http_64,
     "http /v1/alerts, 64 a request": http_v1,
-    "grpc, batches of 64, wire": wire_batches,
+    "grpc, stream of batches of 64, wire": wire_batches,
     "grpc, batches of 64, grpcio": grpc_batches,
     "grpc stream, one a message, wire": wire_stream,
     "grpc stream, one a message, grpcio": grpcio_stream,
     "websocket, 64 a frame, wire": websocket_wire,
     "websocket, 64 a frame, websockets": websocket,
+    NATS: nats,
 }
+
+
+@contextmanager
+def nats_server() -> Iterator[int]:
+    """A NATS server with a stream for SUBJECT, in a temporary folder; its port."""
+    from tests.api.queue_peers import NatsPeer
+
+    with tempfile.TemporaryDirectory(prefix="llm-im-bench-") as folder:
+        peer = NatsPeer(Path(folder))
+        peer.start()
+        try:
+            asyncio.run(peer.create(SUBJECT))
+            yield peer.port
+        finally:
+            peer.stop()
 
 
 def turn(way: str, http: str, port: int, seconds: float) -> float:
@@ -378,12 +428,23 @@ def main() -> None:
     turns, seconds = (QUICK_TURNS, QUICK_TURN_S) if arguments.quick else (TURNS, TURN_S)
     port = free_port()
     found: dict[str, list[float]] = {way: [] for way in WAYS}
-    with own(SERVER__GRPC="true", SERVER__GRPC_PORT=str(port)) as system:
+    with (
+        nats_server() as nats_port,
+        own(
+            SERVER__GRPC="true",
+            SERVER__GRPC_PORT=str(port),
+            MESSAGING__BACKEND="nats",
+            MESSAGING__BROKERS=json.dumps([f"127.0.0.1:{nats_port}"]),
+            MESSAGING__TOPICS=json.dumps([SUBJECT]),
+            MESSAGING__CONSUMER_GROUP=GROUP,
+        ) as system,
+    ):
+        ports = {way: nats_port if way == NATS else port for way in WAYS}
         for way in WAYS:  # all gateways learn the alerts; not counted
-            turn(way, system.url, port, WARM_S)
+            turn(way, system.url, ports[way], WARM_S)
         for _ in range(turns):
             for way, rates in found.items():
-                rates.append(turn(way, system.url, port, seconds))
+                rates.append(turn(way, system.url, ports[way], seconds))
     first = found["http, 64 a request"]
     for way, rates in found.items():
         ratio = median(rate / beside for rate, beside in zip(rates, first, strict=True))

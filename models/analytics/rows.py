@@ -5,11 +5,21 @@ from __future__ import annotations
 import msgspec
 
 from models.incidents.episodes import episodes
-from models.incidents.incident import AUTOMATED, Incident, IncidentState, IncidentType, Severity
+from models.incidents.incident import (
+    AUTOMATED,
+    Incident,
+    IncidentState,
+    IncidentType,
+    Severity,
+    TimelineEntry,
+)
 from models.incidents.query import IncidentView
+from models.playbook.catalog import CATALOG
+from models.shard.run_lines import SHADOW
 
 _COMMENT = "CommentAdded"
 _WITHHELD = "NotificationWithheld"
+_RUN_BEGAN, _DONE = "PlaybookStarted", "ActionExecuted"
 _RUN_ENDED = "PlaybookCompleted"
 _SUCCEEDED = "succeeded"
 
@@ -92,16 +102,32 @@ def row_of(view: IncidentView) -> Row:
         told,
         not told and (_WITHHELD in kinds or bool(incident.withheld)),
         incident.resolution.method if incident.resolution is not None else "",
-        _repaired_by(incident),
+        _repaired_by(incident, found[-1].opened_at),
         incident.labels,
     )
 
 
-def _repaired_by(incident: Incident) -> str:
-    """The playbook whose run succeeded last before it was over; "" if none did."""
+def _repaired_by(incident: Incident, since: float) -> str:
+    """The playbook whose run succeeded last, after it had changed something, the last time that the incident was open; "" if none
+    did."""
     if not incident.resolved_at:
         return ""
-    for line in reversed(incident.timeline):
-        if line.kind == _RUN_ENDED and line.details.get("status") == _SUCCEEDED:
+    lines = [line for line in incident.timeline if line.at >= since]
+    shadows = {line.details.get("run") for line in lines if line.kind == _RUN_BEGAN and SHADOW in line.text}
+    changed = {line.details.get("run") for line in lines if _changes(line)} - shadows
+    for line in reversed(lines):
+        if (
+            line.kind == _RUN_ENDED
+            and line.details.get("status") == _SUCCEEDED
+            and line.details.get("run") in changed
+        ):
             return line.actor.removeprefix("playbook ")
     return ""
+
+
+def _changes(line: TimelineEntry) -> bool:
+    if line.kind != _DONE or line.details.get("status") != _SUCCEEDED:
+        return False
+    spec = CATALOG.get(line.details.get("action", ""))
+    # Of one that another package brought nothing is known.
+    return spec is None or spec.changes

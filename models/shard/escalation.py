@@ -20,6 +20,7 @@ from uuid import UUID
 from models.incidents.incident import Incident, IncidentState, Severity
 from models.incidents.lines import SYSTEM, Description
 from models.incidents.notification import RESOLVED, Facts, retry_at
+from models.incidents.query import EscalationView
 from models.people.policy import Outline
 from models.routes.route import Route
 from models.shard import escalation_events as lines
@@ -136,6 +137,22 @@ class Escalations(Component):
         self._route: Route | None = None
         self._is_used = False
 
+    def shown(self, incident: Incident) -> EscalationView | None:
+        """How far it got; None when nobody was to be paged."""
+        mine = self.store.of(incident.id)
+        if mine is None:
+            return None
+        is_due = mine.status == RUNNING
+        return EscalationView(
+            mine.policy,
+            mine.status,
+            mine.level + 1,
+            mine.round + 1,
+            mine.due_at if is_due else 0.0,
+            [*map(lines.in_words, mine.reached)],
+            mine.why,
+        )
+
     # -- what becomes of incidents ---------------------------------------------------------------------------
 
     def _judged(self, change: Judged, now: float) -> None:
@@ -208,7 +225,7 @@ class Escalations(Component):
         is_worse: bool = False,
     ) -> None:
         """Begin where a route names a policy and nobody is on it. One that goes on is left alone, unless the incident became worse and
-        another policy is for it. One that was stopped or ended begins again only `anew`, or when the incident became worse."""
+        another policy is for it. One that came to its end begins again only `anew`, or when the incident became worse."""
         if not self._used or not incident.counts_as_open or _is_acknowledged(incident):
             return
         found = self.audience.of(incident).escalation
@@ -217,10 +234,10 @@ class Escalations(Component):
         policy, route = found
         mine = self.store.of(incident.id)
         if mine is not None:
-            is_same = mine.policy == policy
-            if is_same if mine.goes_on else not (anew or is_worse):
+            changes = anew or is_worse
+            if mine.goes_on and (mine.policy == policy or not (changes or mine.status == UNKNOWN)):
                 return
-            if mine.goes_on and not (is_worse or anew):
+            if mine.status == ENDED and not changes:
                 return
         severity = incident.severity if incident.is_classified else min(incident.severity, UNJUDGED_AS)
         due_at = now + (self.audience.wait_s(route, Severity(severity)) if waits else 0.0)

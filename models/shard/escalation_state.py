@@ -55,7 +55,8 @@ class Escalation(msgspec.Struct, array_like=True):
 
     @property
     def goes_on(self) -> bool:
-        return self.status in (RUNNING, PAUSED)
+        """Whether somebody is or will be paged, if only once its policy exists."""
+        return self.status in (RUNNING, PAUSED, UNKNOWN)
 
     def page(self, number: int) -> OwedPage | None:
         return next((each for each in self.pages if each.number == number), None)
@@ -76,14 +77,14 @@ class EscalationStore:
         return self.all.get(incident_id)
 
     def changing(self, incident_id: bytes) -> Escalation:
-        """For changing one that there is."""
+        """For changing one that there is, in a fold whose line goes into the incident's timeline."""
+        self._state.changing(incident_id)
         self._state.checkpoint.touch(ESCALATIONS, incident_id)
-        self._state.stirred[incident_id] = None
         return self.all[incident_id]
 
     def put(self, incident_id: bytes, escalation: Escalation) -> None:
+        self._state.changing(incident_id)
         self._state.checkpoint.touch(ESCALATIONS, incident_id)
-        self._state.stirred[incident_id] = None
         self.all[incident_id] = escalation
 
     def take(self, outlines: list[Outline], version: int) -> None:

@@ -74,6 +74,7 @@ _REFUSED = frozenset({Decision.UNREADABLE, Decision.COLLIDED, Decision.SENDER_FU
 _NOT_KEPT = frozenset({Decision.BODY_WANTED, Decision.UNREADABLE, Decision.SENDER_FULL, Decision.SHARD_FULL})
 _ALL_REPEATED = AlertsReply(bytes([Decision.REPEATED]))
 _ALL_DUPLICATE = AlertsReply(bytes([Decision.DUPLICATE]))
+_ALL_WANTED = AlertsReply(bytes([Decision.BODY_WANTED]))
 
 
 def _hear(incident: Incident, signal: str) -> None:
@@ -137,6 +138,10 @@ class Intake(Component):
             self._observe(cast(list[int], known), ends, now)
             self.state.decided[Decision.REPEATED] += len(keys)
             reply = _ALL_REPEATED
+        elif delivery_id is not None and not all(message.bodies):
+            # A delivery is remembered with its answer, so all of it is decided at once, or nothing.
+            self.state.decided[Decision.BODY_WANTED] += len(keys)
+            return _ALL_WANTED
         else:
             decisions = bytearray()
             said = message.said or bytes(len(keys))
@@ -355,9 +360,10 @@ class Intake(Component):
             number, key, incident.id, ends, body, decision, signal, self.shard.sender, is_news
         )
         self.shard.do(event, now)
-        if signal:
-            self.shard.report(Signalled(incident), now)
         opens = decision is Decision.OPENED
+        if signal and not opens:
+            # An incident that opens is classified anyway.
+            self.shard.report(Signalled(incident), now)
         self.shard.report(SeriesFires(incident, number, False, opens, content), now)
         return decision
 

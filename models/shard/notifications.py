@@ -364,7 +364,8 @@ class Notifications(Component):
                     self.telling.ready[Ear(incident.id, receiver)] = None
 
     def came(self, incident: Incident) -> None:
-        if any(each.given_up for each in incident.notifications.values()):
+        # One that opens has none yet: no generator for nothing.
+        if incident.notifications and any(each.given_up for each in incident.notifications.values()):
             self.given_up[incident.id] = None
 
     def left(self, incident: Incident) -> None:

@@ -18,6 +18,9 @@ from models.playbook.run_events import (
 )
 from models.playbook.work import FAILED, SKIPPED, SUCCEEDED
 
+#: Behind the words about a run that decides everything and does nothing.
+SHADOW = " (shadow: does nothing)"
+
 
 def by(playbook: str) -> str:
     """Who does what a playbook does; without one it is us."""
@@ -25,7 +28,7 @@ def by(playbook: str) -> str:
 
 
 def _started(event: RunStarted, _around: Around) -> Line:
-    text = f"{event.playbook} {event.version}: {event.why}" + (" (shadow: does nothing)" if event.dry else "")
+    text = f"{event.playbook} {event.version}: {event.why}" + (SHADOW if event.dry else "")
     if event.refused:
         text += f" (changes nothing: {event.refused})"
     return line_of(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from models.errors import Full, Malformed, NotFound, ShareUsedUp, TooLarge
+from models.errors import Broken, Full, Malformed, NotFound, ShareUsedUp, TooLarge
 from models.metrics import Meter
 from models.ports import Span
 from services.ingest.arrival import Arrival, Sender
@@ -141,33 +141,60 @@ class Intake:
         )
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Reading, Receipt], None]) -> None:
-        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once.
-        Raises RateLimited, and then it is not."""
+        """take() of what read_at_once() gave, from a sender who may send anything, without a task: done() is called once, perhaps
+        before this returns. Raises RateLimited, and then it is not; nothing else, because a stream would wait for done() for ever."""
         self._count(reading, arrival)
-        self._skews.look(reading, self._remembered, arrival.received_at)
         rules = self._remembered.rules
-        if rules is not None:
-            reading = sifted(reading, arrival, self._meter)
+        try:
+            self._skews.look(reading, self._remembered, arrival.received_at)
+            if rules is not None:
+                reading = sifted(reading, arrival, self._meter)
+        except Exception as error:
+            log.exception("bug: request failed", door=arrival.format)
+            self._fail(reading, arrival, Broken(repr(error)), done)
+            return
 
         def over(receipt: Receipt) -> None:
+            done(reading, receipt)
             if receipt.errors:
                 self._tell_full(receipt, arrival)
-            done(reading, receipt)
 
         def stored(receipt: Receipt) -> None:
             assert rules is not None
-            ends = at_once(former_ends(reading, arrival, rules, self._remembered))
+            try:
+                ends = at_once(former_ends(reading, arrival, rules, self._remembered))
+            except Exception as error:
+                log.exception("bug: request failed", door=arrival.format)
+                self._fail(reading, arrival, Broken(repr(error)), done)
+                return
             if ends is None:
                 over(receipt)
                 return
 
             def told(found: Receipt) -> None:
-                merge(receipt, ends, found, rules, arrival.received_at)
+                try:
+                    merge(receipt, ends, found, rules, arrival.received_at)
+                except Exception as error:
+                    log.exception("bug: request failed", door=arrival.format)
+                    self._fail(reading, arrival, Broken(repr(error)), done)
+                    return
                 over(receipt)
 
             self._submitter.begin(ends.reading, unnamed(arrival), told)
 
         self._submitter.begin(reading, arrival, over if rules is None or not rules.former else stored)
+
+    @staticmethod
+    def _fail(
+        reading: Reading, arrival: Arrival, error: Broken, done: Callable[[Reading, Receipt], None]
+    ) -> None:
+        """Say that nobody knows whether any of it is stored."""
+        count = len(reading.memories)
+        ids = [b""] * count if arrival.want_ids else []
+        try:
+            done(reading, Receipt([None] * count, ids, dict.fromkeys(range(count), error)))
+        except Exception:
+            log.exception("bug: a request could not be told its answer", door=arrival.format)
 
     def bury(self, form: Format, request: Request, faults: Sequence[Fault]) -> None:
         """Keep what can't be read of a request, each fault with the bytes that it is about."""

@@ -7,6 +7,7 @@ whatever it carries, so this is what makes many small requests cheap.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -251,10 +252,12 @@ class ShardLine:
         self._shares.drop(message.waiting[0][0].sender, alerts)
         for each, place in message.waiting:
             if not each.is_over:
-                try:  # a bug in one must not leave the others waiting
+                try:  # a bug in one must not leave the others waiting, nor itself
                     each.answered(reply, place)
-                except Exception:
+                except Exception as error:
                     log.exception("bug: a request could not be told its answer", shard=self.owner)
+                    with contextlib.suppress(Exception):
+                        each.failed(Broken(repr(error)))
 
     def _fail_all(self, messages: Iterable[_Message], error: IncidentManagerError) -> None:
         for message in messages:

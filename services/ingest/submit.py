@@ -85,7 +85,8 @@ class Submitter:
         return await answer
 
     def begin(self, reading: Reading, arrival: Arrival, done: Callable[[Receipt], object]) -> None:
-        """submit() of up to MESSAGE_ALERTS_MAX alerts without a task: done() gets the receipt."""
+        """submit() of up to MESSAGE_ALERTS_MAX alerts without a task: done() gets the receipt, perhaps before this returns; what it
+        raises is logged."""
         for part in self._parts(reading, arrival, done):
             part.go_on()
 
@@ -103,10 +104,10 @@ class Submitter:
                 found.append(column)
         count = len(reading.memories)
         receipt = Receipt([None] * count, [b""] * count if arrival.want_ids else [], {})
-        if not columns:
-            done(receipt)
-            return ()
         request = _Request(reading, arrival, receipt, len(columns), done)
+        if not columns:
+            request.over()
+            return ()
         return [_Part(request, self.lines[shard], self._ids, its) for shard, its in columns.items()]
 
 
@@ -123,7 +124,14 @@ class _Request:
     def part_over(self) -> None:
         self.parts_left -= 1
         if not self.parts_left:
+            self.over()
+
+    def over(self) -> None:
+        try:
             self.done(self.receipt)
+        except Exception:
+            # A bug of who waits: it must not look like one of the shard, nor be told again.
+            log.exception("bug: a request could not be told its answer", door=self.arrival.format)
 
 
 class _Part(Waiting):
@@ -179,19 +187,22 @@ class _Part(Waiting):
     def _make(self, columns: list[int]) -> None:
         """What put() and message() need."""
         reading, arrival = self._request.reading, self._request.arrival
-        # A delivery is remembered with its answer, so it must be answered at once: with all bodies.
         whole = self._scoped is not None
         memories = [reading.memories[column] for column in columns]
         ends = [reading.ends[column] for column in columns]
         self._memories, self._ends = memories, ends
         self._keys = [memory.key for memory in memories]
+        self._said = bytes([reading.said[column] for column in columns]) if reading.said else b""
+        only_fires = not self._said and min(ends) > arrival.received_at
+        # A delivery is remembered with its answer, so its shard decides all of it at once: with all bodies, if there is anything
+        # to decide.
+        spares = not whole or (only_fires and all([memory.is_known for memory in memories]))
         self._bodies = [
-            b"" if memory.is_known and not whole else reading.body(column)
+            b"" if memory.is_known and spares else reading.body(column)
             for memory, column in zip(memories, columns, strict=True)
         ]
-        self._said = bytes([reading.said[column] for column in columns]) if reading.said else b""
         self.alerts = len(columns)
-        if whole or arrival.trace is not None or self._said or min(ends) <= arrival.received_at:
+        if whole or arrival.trace is not None or not only_fires:
             self.share = None
         else:
             # What all repeats is decided at once, which one new alert among them would prevent.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.api.v1.bodies import TimelineBody
 from services.api.v1.run_bodies import RunBody
-from services.reports.report import EpisodeBody, ReportBody, TargetBody, span
+from services.reports.report import EpisodeBody, ReportBody, TargetBody, count, span, when
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def _blocks(report: ReportBody) -> Iterator[Block]:
             ("Began", "Ended", "Received", "Labels"),
             [
                 (
-                    each.starts_at,
-                    "fires" if each.firing else each.ends_at or "-",
+                    when(each.starts_at),
+                    "fires" if each.firing else when(each.ends_at),
                     f"{each.received:,}",
                     pairs(each.labels) + (" (muted)" if each.muted else ""),
                 )
@@ -95,7 +95,7 @@ def _blocks(report: ReportBody) -> Iterator[Block]:
         yield Heading("Stakeholder updates")
         yield Table(
             ("When", "By", "To", "Text"),
-            [(each.at, each.by, each.audience, each.text) for each in report.updates],
+            [(when(each.at), each.by, each.audience, each.text) for each in report.updates],
         )
     if report.children or report.related:
         yield Heading("Other incidents")
@@ -112,9 +112,10 @@ def _blocks(report: ReportBody) -> Iterator[Block]:
     if report.tasks:
         yield Heading("To be done")
         yield Table(
-            ("Until", "What", "Planned by"), [(each.due_at, each.text, each.by) for each in report.tasks]
+            ("Until", "What", "Planned by"),
+            [(when(each.due_at), each.text, each.by) for each in report.tasks],
         )
-    yield Text(f"Made {report.generated_at} from incident {incident.id}. Times are in UTC.")
+    yield Text(f"Made {when(report.generated_at)} from incident {incident.id}. Times are in UTC.")
 
 
 def pairs(labels: dict[str, str]) -> str:
@@ -131,12 +132,12 @@ def _facts(report: ReportBody) -> Iterator[tuple[str, str]]:
     yield "Service", incident.service
     yield "Labels", pairs(incident.labels)
     yield "Description", incident.description
-    yield "First alert began", report.began_at or "unknown"
+    yield "First alert began", when(report.began_at)
     yield "Detected after", span(report.detect_s)
-    yield "Opened", incident.created_at
+    yield "Opened", when(incident.created_at)
     yield "Acknowledged after", _took(last.acknowledge)
     yield "Resolved after", _took(last.resolve)
-    yield "Reopened", f"{len(report.episodes) - 1} times" if len(report.episodes) > 1 else "no"
+    yield "Reopened", count(incident.reopened, "time") if incident.reopened else "no"
 
 
 def _took(target: TargetBody) -> str:
@@ -148,7 +149,7 @@ def _took(target: TargetBody) -> str:
 
 def _episode(episode: EpisodeBody) -> tuple[str, ...]:
     return (
-        episode.opened_at,
+        when(episode.opened_at),
         span(episode.notify_s),
         _took(episode.acknowledge),
         episode.acknowledged_by,
@@ -162,7 +163,7 @@ def _lines(lines: Sequence[TimelineBody]) -> Table:
     return Table(
         ("When", "Who", "What"),
         [
-            (each.timestamp, each.actor, f"{each.event_type}: {each.description}" + _reason(each))
+            (when(each.timestamp), each.actor, f"{each.event_type}: {each.description}" + _reason(each))
             for each in lines
         ],
     )
@@ -174,10 +175,10 @@ def _reason(line: TimelineBody) -> str:
 
 
 def _about_run(run: RunBody) -> str:
-    ended = f"ended {run.ended_at}" if run.ended_at else "is under way"
+    ended = f"ended {when(run.ended_at)}" if run.ended_at else "is under way"
     shadow = " It decided and did nothing." if run.shadow else ""
     detail = f" {run.detail}" if run.detail else ""
-    return f"Started {run.started_at} by {run.by} ({run.why}), {ended}: {run.status}.{detail}{shadow}"
+    return f"Started {when(run.started_at)} by {run.by} ({run.why}), {ended}: {run.status}.{detail}{shadow}"
 
 
 def _deeds(run: RunBody) -> Iterator[tuple[str, ...]]:

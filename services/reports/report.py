@@ -180,14 +180,26 @@ def span(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+def when(at: str | None) -> str:
+    """A moment to the second, as people write it."""
+    return "-" if at is None else at[:19].replace("T", " ")
+
+
+def count(number: int, what: str) -> str:
+    """1 alert, 2 alerts."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _summary(facts: Facts, found: Sequence[Episode]) -> str:
     incident, last = facts.view.incident, found[-1]
     kind = "" if incident.type == "Unknown" else f" {incident.type}"
     said = [
-        f"{incident.severity.name}{kind} incident of {incident.service}, opened {timestamp(incident.created_at)}."
+        f"{incident.severity.name}{kind} incident of {incident.service}, opened {when(timestamp(incident.created_at))}."
     ]
-    if len(found) > 1:
-        said.append(f"It reopened {len(found) - 1} times, last {timestamp(last.opened_at)}.")
+    if incident.reopened:
+        said.append(
+            f"It reopened {count(incident.reopened, 'time')}, last {when(timestamp(last.opened_at))}."
+        )
     if last.answered_at:
         by = f" by {last.answered_by}" if last.answered_by else ""
         said.append(f"It was acknowledged{by} after {span(last.acknowledge_s)}.")
@@ -197,10 +209,12 @@ def _summary(facts: Facts, found: Sequence[Episode]) -> str:
         said.append(f"It was resolved by {last.resolved_by} after {span(last.resolve_s)}.")
     else:
         said.append(f"It is open, for {span(max(0.0, facts.now - last.opened_at))} now.")
-    counts = [f"{facts.body.alerts:,} alerts", f"{len(facts.runs)} runs of playbooks" if facts.runs else ""]
-    children = len(incident.children)
-    counts.append(f"{children} incidents merged into it" if children else "")
-    said.append(f"It has {', '.join(filter(None, counts))}.")
+    counts = [count(facts.body.alerts, "alert")]
+    if facts.runs:
+        counts.append(count(len(facts.runs), "run") + " of playbooks")
+    if incident.children:
+        counts.append(count(len(incident.children), "incident") + " merged into it")
+    said.append(f"It has {', '.join(counts)}.")
     return " ".join(said)
 
 

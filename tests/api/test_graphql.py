@@ -147,6 +147,20 @@ async def test_an_incident_is_what_v1_shows(telling: System) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_every_field_of_every_query_can_be_asked_for(telling: System) -> None:
+    """With at least one of each, so that none of them is of a type that its values are not."""
+    identity = await opened(telling, "whole")
+    await telling.post(f"/v1/incidents/{identity}/comment", {"text": "x"})
+    assert SCHEMA.query_type is not None
+
+    for name, field in SCHEMA.query_type.fields.items():
+        kind = get_named_type(field.type)
+        assert isinstance(kind, GraphQLObjectType)
+        given = f'(id: "{identity}")' if name == "incident" else ""
+        await asked(telling, f"{{ {name}{given} {{ {_leaves(kind, 4)} }} }}")
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_list_takes_the_filters_sorts_and_cursors_of_v1(telling: System) -> None:
     for number in range(3):
         await telling.post("/v1/alerts", [alert(f"Listed{number}", "paging")])
@@ -350,6 +364,7 @@ async def test_one_field_that_fails_leaves_the_others(telling: System) -> None:
     ("query", "field"),
     [
         ("{ incidents(first: 0) { next } }", "first"),
+        ('{ incidents(filter: {createdAfter: "then"}) { next } }', "createdAfter"),
         ('{ incidents(after: "x") { next } }', "after"),
         ('{ incidents(filter: {match: ["("]}) { next } }', "match"),
         ('{ incident(id: "5") { id } }', "id"),
@@ -363,7 +378,9 @@ async def test_a_wrong_argument_is_named(telling: System, query: str, field: str
     answer = await post(telling, query)
 
     assert problem(answer) == ("malformed", 400)
-    assert [each["field"] for each in answer.json["errors"][0]["extensions"]["errors"]] == [field]
+    [error] = answer.json["errors"]
+    assert [each["field"] for each in error["extensions"]["errors"]] == [field]
+    assert error["message"].startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize(

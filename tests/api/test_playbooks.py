@@ -151,6 +151,29 @@ async def test_a_playbook_that_is_applied_runs_for_the_next_incident(
     assert [*recorder.done.values()] == [1]
 
 
+async def test_a_run_is_in_graphql_in_the_report_and_among_the_repairs(
+    ours: System, recorder: Recorder
+) -> None:
+    recorder.answer = lambda _work: Done(SUCCEEDED, "3 | pods", effects=(IncidentEffect("resolve", "ok"),))
+    await applied(ours)
+    incident = await opened(ours, "Shown")
+    run = await over(ours, incident)
+    query = f"""{{ incident(id: "{incident}") {{ activePlaybook runs {{ id status by
+        steps {{ id status outputs actions {{ action status detail undo }} }} captures {{ name }} waitsFor {{ step }} }} }} }}"""
+
+    shown = (await ours.post("/graphql", {"query": query})).json
+    report = (await ours.get(f"/v1/incidents/{incident}/report?format=markdown")).body.decode()
+    rows = (await ours.get("/v1/analytics/rows")).items
+
+    assert "errors" not in shown, shown
+    [found] = shown["data"]["incident"]["runs"]
+    assert (found["id"], found["status"], found["by"]) == (run["id"], "succeeded", "system")
+    assert [each["action"] for each in found["steps"][0]["actions"]] == ["service_restart"]
+    assert "## Run of heal 1\n" in report
+    assert r"| fix | service\_restart | succeeded | 3 \| pods |" in report
+    assert [each["repaired_by"] for each in rows if each["id"] == incident] == ["heal"]
+
+
 async def test_a_version_never_changes_and_the_same_again_is_no_news(ours: System) -> None:
     await applied(ours)
 

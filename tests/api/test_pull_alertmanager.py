@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
+import random
 import re
 import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from models.errors import Conflict, Unavailable
 from services.ingest.sources.alertmanager import AlertmanagerPolls
+from services.ingest.sources.alertmanager_instances import Instances
 from services.ingest.sources.fetching import Fetchers
 from tests.api.conftest import ALERTMANAGER
 from tests.api.gateway_in_process import System, system
@@ -40,10 +44,13 @@ QUICK = {"interval": 0.05}
 class Real:
     """Debian's Alertmanager, which can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
+        """`more`: arguments, for one of a cluster."""
         if shutil.which(ALERTMANAGER) is None:
             pytest.skip(f"{ALERTMANAGER} is not installed: apt-get install {ALERTMANAGER}")
+        folder.mkdir(exist_ok=True)
         self._folder = folder
+        self._more = more or ("--cluster.listen-address=",)
         (folder / "alertmanager.yml").write_text(CONFIG)
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -57,7 +64,7 @@ class Real:
                     f"--config.file={self._folder / 'alertmanager.yml'}",
                     f"--storage.path={self._folder / 'data'}",
                     f"--web.listen-address=127.0.0.1:{self._port}",
-                    "--cluster.listen-address=",
+                    *self._more,
                 ],
                 stderr=log,
             )
@@ -69,10 +76,17 @@ class Real:
             self._process = None
 
     def post(self, path: str, body: object) -> Any:
-        """Once it listens."""
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        return self._asked(
+            urllib.request.Request(
+                self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
         )
+
+    def get(self, path: str) -> Any:
+        return self._asked(urllib.request.Request(self.url + path))
+
+    def _asked(self, request: urllib.request.Request) -> Any:
+        """Once it listens."""
         for _ in range(200):
             try:
                 with urllib.request.urlopen(request, timeout=5) as answer:
@@ -88,8 +102,8 @@ class Real:
 
 
 @contextlib.asynccontextmanager
-async def real(folder: Path) -> AsyncIterator[Real]:
-    peer = Real(folder)
+async def real(folder: Path, *more: str) -> AsyncIterator[Real]:
+    peer = Real(folder, *more)
     peer.start()
     try:
         yield peer
@@ -185,6 +199,136 @@ async def test_one_that_is_killed_and_starts_anew_with_an_empty_list_resolves_no
             await polled(source, 4)
 
             assert await ours.names() == {"Down"}
+
+
+class Balancer:
+    """One address in front of several. `choose` says who answers a path; by its clock one of `old` has run for an hour longer."""
+
+    def __init__(self, *behind: Real) -> None:
+        self.behind = behind
+        self.old: set[Real] = set()
+        self.choose: Callable[[str], Real] = lambda _path: behind[0]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        peer = self.choose(request.path)
+        try:
+            async with ClientSession() as session, session.get(peer.url + request.path_qs) as answer:
+                body, status = await answer.read(), answer.status
+        except OSError:
+            return web.Response(status=502)
+        date = format_datetime(datetime.now(UTC) + timedelta(hours=peer in self.old), usegmt=True)
+        return web.Response(status=status, body=body, content_type="application/json", headers={"Date": date})
+
+
+async def test_one_that_has_just_started_behind_the_same_address_resolves_nothing(tmp_path: Path) -> None:
+    async with (
+        system() as ours,
+        real(tmp_path / "old") as old,
+        real(tmp_path / "new") as new,
+        serving((balancer := Balancer(old, new)).handle) as place,
+    ):
+        balancer.old.add(old)
+        await asyncio.to_thread(old.fire, "Down")
+        await asyncio.to_thread(new.get, "/api/v2/status")
+        turns, chance = itertools.count(), random.Random(5)
+        ways: list[Callable[[str], Real]] = [
+            lambda _path: balancer.behind[next(turns) % 2],
+            lambda path: balancer.behind[next(turns) % 2] if path.endswith("/status") else new,
+            # It answers one status of five, and not before something is about to be resolved.
+            lambda path: old if path.endswith("/status") and next(turns) % 5 != 4 else new,
+            lambda _path: chance.choice(balancer.behind),
+            lambda path: new if path.endswith("/alerts") or next(turns) > 3 else old,
+        ]
+        for way in ways:
+            [fetcher] = polls(ours, f"http://{place}", settle=60).fetchers
+            await fetcher.lease.take()
+            balancer.choose = lambda _path: old
+            await fetcher.fetch()
+            assert await ours.names() == {"Down"}
+            turns = itertools.count()
+            balancer.choose = way
+            for _ in range(12):
+                await fetcher.fetch()
+                assert await ours.names() == {"Down"}, ways.index(way)
+            await fetcher.lease.release()
+            await fetcher.close()
+
+        # When it has run for long enough, and still nobody has the alert, it is over.
+        await asyncio.to_thread(old.fire, "Down", over=True)
+        balancer.old.add(new)
+        balancer.choose = ways[0]
+        [fetcher] = polls(ours, f"http://{place}", settle=60).fetchers
+        await fetcher.lease.take()
+        for _ in range(4):
+            await fetcher.fetch()
+        assert await ours.names() == {"Down"}, "two answer here, and nobody knows which of them is right"
+        ours.clock.ahead_s += 61
+        await fetcher.lease.take()
+        await fetcher.fetch()
+        assert await ours.names() == set()
+        await fetcher.close()
+
+
+async def test_one_that_is_started_anew_between_two_polls_has_nothing_told_twice(tmp_path: Path) -> None:
+    async with (
+        system() as ours,
+        real(tmp_path) as peer,
+        serving((balancer := Balancer(peer)).handle) as place,
+    ):
+        [fetcher] = polls(ours, f"http://{place}", settle=60).fetchers
+        await fetcher.lease.take()
+        balancer.old.add(peer)
+        await asyncio.to_thread(peer.fire, "Down")
+        await fetcher.fetch()
+        await asyncio.to_thread(peer.kill)
+        peer.start()
+        await asyncio.to_thread(peer.get, "/api/v2/status")
+        balancer.old.clear()
+        for _ in range(4):
+            await fetcher.fetch()
+        assert await ours.names() == {"Down"}
+        # Prometheus sends it again, and then its end.
+        await asyncio.to_thread(peer.fire, "Down")
+        await fetcher.fetch()
+        await asyncio.to_thread(peer.fire, "Down", over=True)
+        balancer.old.add(peer)
+        ours.clock.ahead_s += 61
+        await fetcher.lease.take()
+        for _ in range(2):
+            await fetcher.fetch()
+        assert await ours.names() == set()
+
+        [incident] = (await ours.get("/v1/incidents")).items
+        timeline = (await ours.get(f"/v1/incidents/{incident['id']}/timeline")).items
+        kinds = [each["event_type"] for each in timeline]
+        assert kinds.count("Resolved") == 1 and "Reopened" not in kinds, kinds
+        await fetcher.close()
+
+
+async def test_a_member_of_its_cluster_that_has_just_started_may_answer_next(tmp_path: Path) -> None:
+    first = f"127.0.0.1:{free_port()}"
+    second = (f"--cluster.listen-address=127.0.0.1:{free_port()}", f"--cluster.peer={first}")
+    async with (
+        real(tmp_path / "a", f"--cluster.listen-address={first}") as one,
+        real(tmp_path / "b", *second) as other,
+    ):
+        said: dict[str, Any] = {}
+        for _ in range(200):
+            said = await asyncio.to_thread(one.get, "/api/v2/status")
+            if len(said["cluster"].get("peers", ())) == 2:
+                break
+            await asyncio.sleep(0.05)
+        other.kill()
+    status = {**said, "uptime": "2026-01-31T12:00:00Z"}
+    started = datetime.fromisoformat("2026-01-31T12:00:00+00:00").timestamp()
+    now = time.time()
+    young, old, alone = Instances(300.0), Instances(300.0), Instances(300.0)
+
+    assert young.saw(json.dumps(status).encode(), now, 0.0) and not young.is_one(0.0)
+    status["cluster"] = {**said["cluster"], "status": "ready"}
+    assert old.saw(json.dumps(status).encode(), now + 3600, 0.0) and old.is_one(0.0)
+    assert not alone.saw(json.dumps({"uptime": status["uptime"]}).encode(), started + 299, 0.0)
+    assert alone.is_one(0.0)
 
 
 class Scripted:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.ingest.sources.dialling import MESSAGE_MAX_BYTES
 from services.ingest.sources.llm_sentinel import SentinelFeeds
 from tests.api.gateway_in_process import System, system
 from tests.peers.certificates import make_certificates
@@ -130,6 +131,23 @@ async def test_what_cannot_be_read_is_dropped_by_name_and_the_stream_goes_on(tmp
         [dropped] = [each for each in peer.heard if each.get("status") == "ACK_STATUS_DROPPED"]
         assert dropped["acked"] == "a1/False" and "description" in dropped["reason"]
         assert len(await ours.letters()) == 1
+
+
+async def test_an_alert_too_large_for_a_message_is_dropped_by_name_and_those_behind_it_come(
+    tmp_path: Path,
+) -> None:
+    async with system() as ours, Peer("tests.peers.sentinel", tmp_path / "peer") as peer:
+        peer.says(said(1), said(2, description="x" * (MESSAGE_MAX_BYTES + 1)), said(3))
+        async with running(feeds(ours, peer)) as source:
+            await until(lambda: len(acked(peer)) == 3, lambda: source.why_away)
+            await fires(ours, {"Slow1", "Slow3"})
+
+        [dropped] = [each for each in peer.heard if each.get("status") == "ACK_STATUS_DROPPED"]
+        assert dropped["acked"] == "a2/False" and "at most 4194304 are allowed" in dropped["reason"]
+        assert sum("subscribed" in each for each in peer.heard) == 1
+        letters: list[Any] = await ours.letters(1)
+        [letter] = letters
+        assert letter.place.endswith(" a2") and letter.truncated
 
 
 async def test_a_refusal_is_told_without_the_token_and_tried_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -419,6 +420,59 @@ async def test_a_kafka_header_whose_name_is_no_text_holds_nobody_up(tmp_path: Pa
             await until(is_empty(peer, topic), "all acknowledged")
     finally:
         peer.stop()
+
+
+def table(*entries: bytes) -> bytes:
+    return struct.pack(">I", sum(map(len, entries))) + b"".join(entries)
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack(">I", len(value)) + value
+
+
+#: A header of each type that says nothing to us, and one that does.
+_OF_ALL_TYPES = table(
+    b"\x01tt\1\x01bb\1\x01BB\1\x01ss\0\1\x01uu\0\1\x01II\0\0\0\1\x01ii\0\0\0\1\x01ll\0\0\0\0\0\0\0\1",
+    b"\x01ff\0\0\0\0\x01dd\0\0\0\0\0\0\0\0\x01DD\2\0\0\0\1\x01TT\0\0\0\0\0\0\0\1\x01VV",
+    b"\x01AA" + table(b"I\0\0\0\1"),
+    b"\x01FF" + table(b"\x01aS" + text(b"b")),
+    b"\x01xx" + text(b"\xff"),
+    b"\x06formatS" + text(b"v1"),
+)
+_DEEP = b"S" + text(b"deep")
+for _ in range(5000):
+    _DEEP = b"F" + table(b"\x01a" + _DEEP)
+#: Properties of a message as they are written, and its routing key.
+ODD: dict[str, tuple[bytes, bytes]] = {
+    "Name": (b"\x20\0" + table(b"\x04caf\xe9S" + text(b"x")), b""),
+    "Value": (b"\x20\0" + table(b"\x01aS" + text(b"caf\xe9")), b""),
+    "Types": (b"\x20\0" + _OF_ALL_TYPES, b""),
+    "Deep": (b"\x20\0" + table(b"\x01a" + _DEEP), b""),
+    "ContentType": (b"\x80\0\x04caf\xe9", b""),
+    "Id": (b"\0\x80\x04caf\xe9", b""),
+    "Timestamp": (b"\0\x40" + b"\x7f" + 7 * b"\xff", b""),
+    "Key": (b"\0\0", b"caf\xe9"),
+    "Mode": (b"\x10\0\x07", b""),
+}
+
+
+@pytest.mark.asyncio
+async def test_nothing_that_a_rabbitmq_message_says_of_itself_holds_up_or_loses_any(peer: Peer) -> None:
+    if not isinstance(peer, RabbitPeer):
+        pytest.skip("RabbitMQ's own")
+    topic = peer.topic()
+    await peer.create(topic)
+    async with system(messaging=peer.settings(topic)) as ours:
+        taken = set()
+        for name, (properties, key) in ODD.items():
+            if await peer.publish_raw(topic, body(alert(name)), properties, key):
+                taken.add(name)
+            await peer.publish(topic, [body(alert(f"After{name}"))])
+        # RabbitMQ 3 takes no message with a delivery mode of its own.
+        assert taken | {"Mode"} == {*ODD}
+        await until(are_there(ours, {*taken, *(f"After{name}" for name in ODD)}), "all alerts")
+        await until(is_empty(peer, topic), "all acknowledged")
+        assert not await ours.dead_letters.page(0, 10)
 
 
 def test_what_librdkafka_says_is_said_in_plain_words() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from models.analytics.figures import COMPARED_MIN, By, Group, at_percent, figures
 from models.analytics.rows import Row, row_of
 from models.incidents.incident import (
@@ -18,6 +20,7 @@ from models.incidents.incident import (
     Verdict,
 )
 from models.incidents.query import IncidentView
+from models.shard.run_lines import SHADOW
 from services.cli.commands import analytics as command
 from services.cli.commands.incidents import export
 
@@ -56,6 +59,17 @@ def incident(
     return row_of(IncidentView(made, 3))
 
 
+def run(
+    at: float, *, status: str = "succeeded", action: str = "service_restart", began: str = ""
+) -> list[TimelineEntry]:
+    """A run that did something and is over. `began` is what its first line says."""
+    return [
+        TimelineEntry(DAY + at - 2, "PlaybookStarted", "system", began, {"run": str(at)}),
+        line(at - 1, "ActionExecuted", "playbook restart", status="succeeded", action=action, run=str(at)),
+        line(at, "PlaybookCompleted", "playbook restart", status=status, run=str(at)),
+    ]
+
+
 def reopened(at: float) -> TimelineEntry:
     return line(at, "StateChanged", before="Resolved", after="Triaged")
 
@@ -77,8 +91,7 @@ FLAPPING = incident(
 )  # fmt: skip
 #: A playbook repaired it within 50 s.
 REPAIRED = incident(
-    line(48, "PlaybookCompleted", "playbook restart", status="succeeded"), line(50, "Resolved", method=AUTOMATED),
-    resolved_at=50, service="db",
+    *run(48), line(50, "Resolved", method=AUTOMATED), resolved_at=50, service="db",
 )  # fmt: skip
 #: It ended by itself, but somebody wrote about it.
 COMMENTED = incident(
@@ -136,8 +149,7 @@ def test_what_repairs_saved_compares_medians_of_the_same_severity() -> None:
     group = Group("")
     for number in range(COMPARED_MIN):
         group.add(incident(
-            line(9, "PlaybookCompleted", "playbook restart", status="succeeded"),
-            line(10 + number, "Resolved", method=AUTOMATED), resolved_at=10 + number,
+            *run(9), line(10 + number, "Resolved", method=AUTOMATED), resolved_at=10 + number,
         ))  # fmt: skip
         group.add(
             incident(line(110 + number, "Resolved", method=MANUAL), resolved_at=110 + number, method=MANUAL)
@@ -149,12 +161,19 @@ def test_what_repairs_saved_compares_medians_of_the_same_severity() -> None:
     assert few.saved_s is None
 
 
-def test_a_run_that_failed_repaired_nothing() -> None:
-    row = incident(
-        line(48, "PlaybookCompleted", "playbook restart", status="failed"),
-        line(50, "Resolved"),
-        resolved_at=50,
-    )
+@pytest.mark.parametrize(
+    "lines",
+    [
+        run(48, status="failed"),
+        run(48, action="logs_capture"),
+        run(48, began=f"restart 1: matches{SHADOW}"),
+        # It did not hold.
+        [*run(20), line(22, "Resolved"), reopened(30)],
+    ],
+    ids=["failed", "only looked", "shadow", "before it reopened"],
+)
+def test_a_run_that_repaired_nothing_is_no_repair(lines: list[TimelineEntry]) -> None:
+    row = incident(*lines, line(50, "Resolved"), resolved_at=50)
 
     assert (row.repaired_by, row.is_noise) == ("", True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from models.alerts.alert import Content
 from models.errors import Busy, Malformed, TooLarge, Unauthorized
 from models.settings.all import Settings
+from services.ingest.formats.events import EventsFormat
 from services.ingest.formats.format import Format, Request, Shared, at_once
 from services.ingest.formats.json_format import JsonFormat
 from services.ingest.formats.reading import Reading
@@ -84,6 +86,51 @@ def test_no_body_is_recognised_by_two_formats() -> None:
     ]
 
     assert not doubly
+
+
+def test_an_array_is_known_by_its_first_element() -> None:
+    """Nothing else of one is read to find out what it is (services/ingest/formats/events.py)."""
+    others = [{}, {"labels": {"alertname": "Down"}}, *(body for _name, body in BODIES)]
+    for _name, body in BODIES:
+        whole = [*body, *others] if isinstance(body, list) else [body, *others]
+        by = [kind.name for kind in WEBHOOKS.values() if kind.recognises(whole, {})]
+        assert by == [kind.name for kind in WEBHOOKS.values() if kind.recognises(whole[:1], {})]
+        if by:
+            assert recognised(FORMS, json.dumps(whole).encode()) == by[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'\xef\xbb\xbf [{"labels": {"a": "b"}}, 7]', "v1"),
+        (b'[{"labels": {"a": "b"}}, {"labels": "\\ud800"}]', "v1"),
+        (b'[{"specversion": "1.0"}, {"labels": {}}]', "cloudevents"),
+    ],
+)
+def test_what_is_wrong_with_another_element_is_its_formats_to_say(body: bytes, named: str) -> None:
+    assert recognised(FORMS, body) == named
+
+
+@pytest.mark.parametrize(
+    "body", [b'[{"labels": {"a": "b"}}, ', b'[{"labels": {"a": "b"}}, {"x": NaN}]', b'[{"a": 1, "a": 2}, {}]']
+)
+def test_what_is_no_json_is_told_before_it_is_recognised(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        recognised(FORMS, body)
+
+
+def test_a_mapping_may_look_at_all_of_an_array() -> None:
+    mapping = {"name": "second", "when": "[1].mine", "alertname": "a", "service": "b"}
+    forms = opened(mappings=[mapping])
+
+    assert recognised(forms, b'[{"x": 1}, {"mine": true}]') == "mapped"
+    assert recognised(forms, b'[{"labels": {}}, {"x": true}]') == "v1"
+
+
+def recognised(forms: Mapping[str, Format], body: bytes) -> str:
+    events = forms["events"]
+    assert isinstance(events, EventsFormat)
+    return events.target(request(events, body))[0].name
 
 
 #: What stands in the place of anything.

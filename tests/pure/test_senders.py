@@ -188,6 +188,32 @@ def test_a_delivery_of_which_something_was_refused_is_not_remembered() -> None:
     assert [event.delivery_id for event in step.events if isinstance(event, CallAnswered)] == [None]
 
 
+def test_a_delivery_without_bodies_is_decided_as_a_whole_or_not_at_all() -> None:
+    story = Story()
+    sends(story, 1, "ci", DOWN)
+    other = alert("pay", "Other")
+
+    def tells(call: bytes, bodies: list[bytes], ends: list[float]) -> tuple[Step, list[Decision]]:
+        keys = [DOWN.key, other.key]
+        step = story.tell(
+            at(2),
+            AlertsArrived(call * 16, "default", "v1", keys, ends, bodies, delivery_id="k", content=b"c" * 16),
+        )
+        assert isinstance(step.reply, AlertsReply)
+        return step, [step.reply.decision(0), step.reply.decision(1)]
+
+    nothing, wanted = tells(b"a", [b"", b""], [INF, INF])
+    assert (wanted, nothing.events) == ([Decision.BODY_WANTED] * 2, [])
+    nothing, wanted = tells(b"b", [b"", other.body], [at(2), INF])
+    assert (wanted, nothing.events) == ([Decision.BODY_WANTED] * 2, [])
+    whole, decided = tells(b"c", [DOWN.body, other.body], [INF, INF])
+    assert decided == [Decision.REPEATED, Decision.OPENED]
+    assert [event.delivery_id for event in whole.events if isinstance(event, CallAnswered)] == ["k"]
+    repeat, decided = tells(b"d", [b"", b""], [INF, INF])
+    assert decided == [Decision.REPEATED] * 2 and isinstance(repeat.reply, AlertsReply)
+    assert repeat.reply.content == b"c" * 16
+
+
 # Matchers of a token
 
 

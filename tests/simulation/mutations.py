@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from actors.control_tail import ControlTail
 from actors.delivery import DeliveryWindow
+from actors.paging import Paging, Send
 from actors.responder import ResponderActor
 from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
 from actors.shard import IncidentShard
 from actors.working import WorkAsked, Working
 from models.partition.event import Event
-from models.ports import Worker
+from models.ports import Channel, Clock, Worker
+from models.shard.escalation import Page, Paged
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 
@@ -24,6 +29,7 @@ MUTATIONS = {
     "deliveries are forgotten in a crash": "was counted twice",
     "no grace": "a start without grace",
     "the responder does again what it may have done": "was done twice, and must not be",
+    "the responder pages again whom it told": "which was answered",
 }
 
 
@@ -61,11 +67,36 @@ class HelpfulResponder(ResponderActor):
         self._working = HelpfulWorking(worker, self.meter, NoTracer())
 
 
+class ForgetfulPaging(Paging):
+    """Tells everybody again who was told by an earlier try."""
+
+    async def page(self, asked: Page, send: Send) -> Paged:
+        return await super().page(msgspec.structs.replace(asked, done=[]), send)
+
+
+class ForgetfulResponder(ResponderActor):
+    """A responder that pages as ForgetfulPaging does."""
+
+    def __init__(
+        self,
+        host: Host,
+        receivers: Mapping[str, Channel],
+        *,
+        control: ControlTail,
+        clock: Clock,
+        **more: Any,
+    ) -> None:
+        super().__init__(host, receivers, control=control, clock=clock, **more)
+        self._paging = ForgetfulPaging(receivers, control, clock, self.meter)
+
+
 class LazyLog(MemoryEventLog):
     """Keeps an append only when the next one comes: see crashed()."""
 
 
 def responder(mutation: str) -> type[ResponderActor]:
+    if mutation.startswith("the responder pages again"):
+        return ForgetfulResponder
     return HelpfulResponder if mutation.startswith("the responder does again") else ResponderActor
 
 

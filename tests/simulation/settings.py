@@ -25,6 +25,11 @@ RECEIVERS = {
     "boss": ReceiverRow("page"),
     "spare": ReceiverRow("page"),
 }
+#: By these people on call are paged; no route names them.
+PHONES = {"phone": ReceiverRow("page"), "mail": ReceiverRow("page", sends_resolved=False)}
+#: The policy by which they are, and how long each of its levels waits.
+POLICY = "critical"
+LEVEL_S = 10.0
 ROUTES = Route(
     receivers=("webhook",),
     repeat_s=35.0,
@@ -37,6 +42,7 @@ ROUTES = Route(
             wait_s=0.0,
             repeat_s=25.0,
             escalate_to=("boss",),
+            escalation=POLICY,
         ),
         Route(
             name="db",
@@ -81,7 +87,8 @@ SETTINGS = ShardSettings(
     review_after_s=6.0,
     mute_symptoms=True,
     mute_symptoms_for_s=12.0,
-    receivers=RECEIVERS,
+    edge_offline_after_s=4.0,
+    receivers=RECEIVERS | PHONES,
     route=ROUTES,
 )
 #: Of any route.

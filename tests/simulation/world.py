@@ -42,6 +42,7 @@ from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.notifications import Notifications
+from tests.simulation.areas.paging import Paging
 from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import ShardFaults
@@ -116,6 +117,8 @@ class World:
             finally:
                 # Coroutines of the dead are closed with the world: what their `finally` does no longer matters.
                 asyncio.set_event_loop(None)
+                for area in self.areas.values():
+                    area.close()
         return self.violations
 
     async def _run(self) -> None:
@@ -137,7 +140,12 @@ class World:
         await wire.start(
             "responder-0",
             lambda host: mutations.responder(self.mutation)(
-                host, receivers, targets=Targets(self.clock), worker=self.area(Runs).worker
+                host,
+                {**receivers, **self.area(Paging).phones},
+                targets=Targets(self.clock),
+                worker=self.area(Runs).worker,
+                control=ControlTail(self._log("control")),
+                clock=self.clock,
             ),
         )
         for index in range(self.shards):

@@ -32,6 +32,7 @@ from services.api.graphql.asked import Asked
 from services.api.graphql.bounds import ERRORS_MAX, TIME_MAX_S, TOKENS_MAX
 from services.api.graphql.ground import Ground
 from services.api.graphql.schema import ARGUMENTS, build
+from services.api.graphql.types import camel
 from services.api.graphql.weight import Scale, check, fragments_of, is_of_schema
 from services.api.problems import FieldProblem, fields_in, malformed_fields, told_as, type_of
 from services.api.traced import current_id
@@ -60,6 +61,8 @@ class Engine:
     def __init__(self) -> None:
         self.schema = build()
         self._kept: dict[str, DocumentNode] = {}
+        #: One description of the schema at a time: each takes a thread a tenth of a second.
+        self._describing = asyncio.Lock()
 
     async def answer(
         self,
@@ -153,15 +156,14 @@ def _told(error: GraphQLError) -> dict[str, Any]:
     cause = error.original_error
     status, kind, title, fields = 400, "malformed", "The request cannot be read", list[FieldProblem]()
     if isinstance(cause, BadFields):
-        fields = [FieldProblem(ARGUMENTS.get(each.field, each.field), each.detail) for each in cause.fields]
+        fields = [*map(_spelled, cause.fields)]
         shown["message"] = malformed_fields(fields)
     elif isinstance(cause, NoSuchIncident):
         status, kind, title = 404, "no-such-incident", "No such incident"
     elif isinstance(cause, IncidentManagerError):
         status, kind, title = told_as(cause)
-        fields = [
-            FieldProblem(ARGUMENTS.get(each.field, each.field), each.detail) for each in fields_in(cause)
-        ]
+        if fields := [*map(_spelled, fields_in(cause))]:
+            shown["message"] = malformed_fields(fields)
     elif cause is not None and not isinstance(cause, GraphQLError):
         status, kind, title = 500, "broken", "Internal error"
         log.error(
@@ -175,3 +177,9 @@ def _told(error: GraphQLError) -> dict[str, Any]:
     if trace_id := current_id():
         problem["trace_id"] = trace_id
     return {**shown, "extensions": problem}
+
+
+def _spelled(problem: FieldProblem) -> FieldProblem:
+    """With its field as it is called here."""
+    name = ARGUMENTS.get(problem.field) or ".".join(map(camel, problem.field.split(".")))
+    return FieldProblem(name, problem.detail)

@@ -97,7 +97,9 @@ class GroupBody:
     flapping: Annotated[int, says("How many reopened twice or more.")]
     alerts: Annotated[int, says("Alerts (series) of all of them.")]
     alerts_per_incident: Annotated[float, says("The mean.")]
-    repaired: Annotated[int, says("After how many a run of a playbook succeeded before they were over.")]
+    repaired: Annotated[
+        int, says("How many are over after a run of a playbook changed something and succeeded.")
+    ]
     saved_s: Annotated[
         float | None,
         says("About how much open time those repairs saved, in seconds; null: too few to compare."),
@@ -153,7 +155,9 @@ class RowBody:
     muted: Annotated[bool, says("Nobody was notified because it is muted.")]
     noise: Annotated[bool, says("It ended alone, and nobody did anything about it.")]
     resolution_method: Annotated[str, says("Automated, Manual or AutoAssistedManual; empty: it is open.")]
-    repaired_by: Annotated[str, says("The playbook whose run succeeded last before it was over.")]
+    repaired_by: Annotated[
+        str, says("The playbook whose run changed something and succeeded last; empty: none.")
+    ]
     labels: Annotated[dict[str, str], says("Its labels.")]
 
 

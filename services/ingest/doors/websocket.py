@@ -293,9 +293,10 @@ class _Connection:
             self._nothing_under_way.clear()
 
             def stored(reading: Reading, receipt: Receipt) -> None:
-                observe()
-                self._took()
+                # First, so that no bug elsewhere leaves the connection waiting.
                 self._answers.put_nowait((frame.id, reading, receipt))
+                self._took()
+                observe()
 
             try:
                 needs.intake.begin(reading, arrival, stored)

@@ -12,8 +12,9 @@ from difflib import get_close_matches
 from models.errors import Malformed
 from services.ingest.formats.answers import Answer
 from services.ingest.formats.format import Format, Request, Shared
+from services.ingest.formats.items import UNREADABLE
 from services.ingest.formats.json_format import JsonFormat
-from services.ingest.formats.json_text import echo
+from services.ingest.formats.json_text import WHITE, echo, raw_elements, without_mark
 from services.ingest.formats.known_bodies import KnownBody
 from services.ingest.formats.mapped import MappedFormat
 from services.ingest.formats.reading import Reading
@@ -112,13 +113,13 @@ class EventsFormat(WebhookFormat):
         forms = self.shared.formats
         if b"ce-specversion" in request.headers:
             return forms["cloudevents"]
-        body = read_json(request.body, BODY_MAX_BYTES)
+        body = shown(request.body)
         for form in forms.values():
             if isinstance(form, JsonFormat) and form.recognises(body, request.headers):
                 return form
         mapped = forms["mapped"]
         assert isinstance(mapped, MappedFormat)
-        if mapped.mapping_for(body) is not None:
+        if mapped.is_asked and mapped.mapping_for(read_json(request.body, BODY_MAX_BYTES)) is not None:
             return mapped
         first = body[0] if isinstance(body, list) and body else body
         if isinstance(first, dict) and isinstance(first.get("labels"), dict):
@@ -130,6 +131,20 @@ class EventsFormat(WebhookFormat):
             f"not recognised: its fields are {told}. The nearest format is {near!r}, which has {shape}; "
             f"post it to {path} if that is what it is, or write a mapping (formats.mappings)"
         )
+
+
+def shown(body: bytes) -> object:
+    """As much of a body as formats are recognised by: of an array its first element, because a format's arrays are of one kind. To
+    read the others as well takes longer than all that becomes of 64 alerts afterwards. Raises Malformed, TooLarge."""
+    text = without_mark(body)
+    if len(text) <= BODY_MAX_BYTES and text.lstrip(WHITE)[:1] == b"[":
+        try:
+            first = raw_elements(text)[:1]
+        except UNREADABLE:
+            first = []
+        if first:
+            return [read_json(bytes(first[0]), BODY_MAX_BYTES)]
+    return read_json(body, BODY_MAX_BYTES)
 
 
 def fields_of(body: object) -> list[str]:

@@ -45,6 +45,11 @@ class MappedFormat(WebhookFormat):
         )
         return self.each(values, lambda one: self._alert(mapping, one.values))
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether any mapping says itself which bodies are its own."""
+        return any(mapping.when for mapping in self.shared.settings.formats.mappings)
+
     def mapping_for(self, body: object) -> JsonMapping | None:
         """The first mapping whose `when` is true of a body."""
         for mapping in self.shared.settings.formats.mappings:

@@ -47,6 +47,8 @@ LARGE_BYTES = 64 * 1024
 #: Digests that are remembered, in each of two generations, about 250 bytes each: one of a message, or two if it did not come in order.
 #: Two thirds of what a gateway remembers of alerts.
 MESSAGES_MAX = 131_072
+#: Fields of a message that text_in() looks at: writers begin with the first.
+LOOKED_AT_MAX = 1000
 #: The fields of a batch, with their wire type: its id, and its messages.
 _BATCH_ID, _MESSAGE = 0x0A, 0x12
 #: AlertMessage.trace_context as it begins: a traceparent has 55 characters, the version first.
@@ -309,6 +311,29 @@ def cut(batch: bytes) -> tuple[str, list[bytes]]:
     if fields > ALERTS_MAX + 1 or len(messages) > ALERTS_MAX:
         raise TooLarge(f"over {ALERTS_MAX} alerts in one request")
     return batch_id, messages
+
+
+def text_in(message: bytes, number: int) -> str:
+    """A text among the first fields of a message, by its number, without reading the rest; "" if it is not there."""
+    at = 0
+    try:
+        for _ in range(LOOKED_AT_MAX):
+            tag, at = _varint(message, at)
+            kind = tag & 7
+            if kind == 2:
+                size, at = _varint(message, at)
+                if tag >> 3 == number:
+                    return message[at : at + size].decode()
+                at += size
+            elif kind == 0:
+                _, at = _varint(message, at)
+            elif kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            else:
+                break
+    except (IndexError, ValueError):
+        pass
+    return ""
 
 
 def joined(messages: Sequence[bytes]) -> bytes:

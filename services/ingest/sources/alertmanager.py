@@ -5,8 +5,10 @@ is the same series. Two annotations say where it was polled, so that a process t
 
 The list is believed to be complete, and what it lacks resolved, only
 - when all of it was read;
+- when who answered right after it has run for `settle`: an Alertmanager begins with an empty list until Prometheus has sent all again;
 - when the list before lacked it too: behind one address there may be two, and one of them hears of an alert first;
-- when the Alertmanager has run for `settle`: it keeps no alerts, and begins with an empty list until Prometheus has sent all again.
+- when only one answers here, also if it is asked some times more (alertmanager_instances.py). Of several a list says nothing
+  until none has had the alert for `settle`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import structlog
 
 from models.errors import Malformed, TooLarge, Unavailable
 from services.actions.outbound import Answer, place_of
-from services.ingest.formats.values import time_of
+from services.ingest.sources.alertmanager_instances import Instances
 from services.ingest.sources.fetching import Fetchers
 from services.ingest.sources.http import HttpFetcher
 from services.ingest.sources.lease import LEASE_S
@@ -41,6 +43,9 @@ GIVE_ALERTS = 500
 GIVE_BYTES = 1024 * 1024
 #: Lists in a row that must lack an alert before it is resolved.
 MISSED = 2
+#: How often the status is asked for before anything is resolved: whoever else stands behind the address, asked in turn or by chance, is
+#: overlooked once in 64 times, and that only when it had not been met in any poll before.
+LOOKS = 6
 #: Annotations by which what is open is found again, and those that say why Alertmanager does not notify of it.
 FROM, FINGERPRINT = "polled_from", "polled_fingerprint"
 STATE, SILENCED_BY, INHIBITED_BY = "alertmanager_state", "silenced_by", "inhibited_by"
@@ -80,21 +85,15 @@ class Posted(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Open(msgspec.Struct, gc=False):
-    """What fires here, and how many lists in a row lacked it."""
+    """What fires here, and how many lists in a row lacked it, the first of them when, by the monotonic clock."""
 
     alert: Posted
     missed: int = 0
+    since: float = 0.0
 
 
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _listed_decoder = msgspec.json.Decoder(Listed)
-
-
-class _Uptime(msgspec.Struct):
-    uptime: str
-
-
-_status_decoder = msgspec.json.Decoder(_Uptime)
 
 
 class AlertmanagerPoll(HttpFetcher):
@@ -107,6 +106,7 @@ class AlertmanagerPoll(HttpFetcher):
             f"{self.url}/api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true{filters}"
         )
         self._settle_s: float = settings["settle"]
+        self._instances = Instances(self._settle_s)
         #: By fingerprint; None until the shards were asked.
         self._open: dict[str, Open] | None = None
         #: What was refused, as it was: it is on each list, and told once.
@@ -123,12 +123,25 @@ class AlertmanagerPoll(HttpFetcher):
         await self._fire(listed)
         if not is_whole:
             raise Unavailable(f"{place_of(self.url)}: part of its list can't be read, so nothing is resolved")
-        missing = [key for key in self._open if key not in listed]
+        missing = []
         for key, each in self._open.items():
-            each.missed = each.missed + 1 if key not in listed else 0
-        over = [key for key in missing if self._open[key].missed >= MISSED]
-        if over and await self._has_settled():
-            await self._resolve(over)
+            if key in listed:
+                each.missed = 0
+            else:
+                missing.append(each)
+        try:
+            counts = await self._has_settled()
+        except Unavailable:
+            if missing:
+                raise
+            return
+        now = self._needs.clock.monotonic()
+        for each in missing if counts else ():
+            each.missed += 1
+            if each.missed == 1:
+                each.since = now
+        if counts and self._over() and await self._is_certain():
+            await self._resolve(self._over())
 
     async def _found_open(self) -> dict[str, Open]:
         """What the shards know of this Alertmanager's. Raises Unavailable."""
@@ -230,20 +243,35 @@ class AlertmanagerPoll(HttpFetcher):
             await give()
         return done
 
+    def _over(self) -> list[str]:
+        """What may be resolved, by all that is known of who answers here."""
+        assert self._open is not None
+        now = self._needs.clock.monotonic()
+        at_once = not self._settle_s or self._instances.is_one(now)
+        return [
+            key
+            for key, each in self._open.items()
+            if each.missed >= MISSED and (at_once or now - each.since >= self._settle_s)
+        ]
+
+    async def _is_certain(self) -> bool:
+        """Whether all that answer here have settled, as far as can be found out. Raises Unavailable."""
+        for _ in range(LOOKS if self._settle_s else 0):
+            if not await self._has_settled():
+                return False
+        return True
+
     async def _has_settled(self) -> bool:
-        """Whether it has run for long enough to know its alerts. By its own clock. Raises Unavailable when it does not say."""
+        """Whether who answers has run for long enough to know its alerts. By its own clock. Raises Unavailable when it does not say."""
         if not self._settle_s:
             return True
         answer = await self.get(f"{self.url}/api/v2/status", STATUS_MAX_BYTES)
         try:
-            started = time_of(_status_decoder.decode(answer.body).uptime, "uptime")
-            if not started:
-                raise Malformed("uptime: it is missing")
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, Malformed):
+            return self._instances.saw(answer.body, _now_there(answer), self._needs.clock.monotonic())
+        except Malformed:
             raise Unavailable(
                 f"{place_of(self.url)}: its status does not say since when it runs, so nothing is resolved"
             ) from None
-        return _now_there(answer) - started >= self._settle_s
 
 
 def _now_there(answer: Answer) -> float:

@@ -33,14 +33,18 @@ def token_of(settings: Mapping[str, Any]) -> str:
 class Stream:
     """One stream. Enter it to connect; raises Unavailable then, and whenever it breaks. One task reads, one writes."""
 
-    def __init__(self, endpoint: str, method: str, settings: Mapping[str, Any]) -> None:
-        """`method`: "/llm.incident.v1.SentinelFeed/Subscribe". `settings`: those of models/settings/dialled.py."""
+    def __init__(
+        self, endpoint: str, method: str, settings: Mapping[str, Any], max_bytes: int = MESSAGE_MAX_BYTES
+    ) -> None:
+        """`method`: "/llm.incident.v1.SentinelFeed/Subscribe". `settings`: those of models/settings/dialled.py. A message of more than
+        `max_bytes` breaks the stream."""
         self._endpoint = endpoint.removeprefix("https://")
         self._is_secure = endpoint.startswith("https://") or any(
             settings[each] for each in ("ca_file", "cert_file")
         )
         self._method = method
         self._settings = settings
+        self._max_bytes = max_bytes
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
 
@@ -54,7 +58,7 @@ class Stream:
             ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER_S * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+            ("grpc.max_receive_message_length", self._max_bytes),
             ("grpc.enable_retries", 0),
             # Ours would be shared with whoever else connects there, with its backoff.
             ("grpc.use_local_subchannel_pool", 1),

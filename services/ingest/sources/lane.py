@@ -36,7 +36,7 @@ class _Entry:
 
 class Lane:
     """put() messages in their order; `settled` is called for each in the same order, once it is stored or a dead letter. `waits`
-    is told why nothing can be stored, and "" once it can."""
+    is told why nothing can be stored, and "" once it can; `broke`, that a bug ended the lane: nothing of it is settled any more."""
 
     def __init__(
         self,
@@ -44,11 +44,13 @@ class Lane:
         concurrency: int,
         settled: Callable[[Message], None],
         waits: Callable[[Lane, str], None],
+        broke: Callable[[Exception], None],
     ) -> None:
         self._messages = messages
         self._concurrency = concurrency
         self._settled = settled
         self._waits = waits
+        self._broke = broke
         self._entries: deque[_Entry] = deque()
         #: How many of them, from the left, were begun.
         self._begun = 0
@@ -94,6 +96,12 @@ class Lane:
         self._tell("")
 
     async def _work(self) -> None:
+        try:
+            await self._take_all()
+        except Exception as error:  # noqa: BLE001 - told by the source, which reads from the start
+            self._broke(error)
+
+    async def _take_all(self) -> None:
         turn = 0
         while True:
             self._changed.clear()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from actors.runtime.ending import end
 from models.errors import Unavailable
-from services.ingest.formats.proto import PROTO, MessagesRead, joined
-from services.ingest.sources.dialling import Stream
+from services.ingest.formats.format import Request
+from services.ingest.formats.proto import PROTO, MessagesRead, joined, text_in
+from services.ingest.formats.reading import Fault
+from services.ingest.sources.dialling import MESSAGE_MAX_BYTES, Stream
 from services.ingest.sources.fetching import Fetcher, Fetchers
 from services.ingest.sources.lease import LEASE_S
 from services.ingest.sources.source import SourceNeeds
@@ -26,6 +28,13 @@ FORMAT = "llm-sentinel"
 METHOD = "/llm.incident.v1.SentinelFeed/Subscribe"
 #: Bytes of alerts that are under way, beside their number (`buffer_size`): the server decides how large one is.
 UNDER_WAY_MAX_BYTES = 32 * 1024 * 1024
+#: A larger alert than MESSAGE_MAX_BYTES is dropped by its name; to learn that, it has to come in. One larger than this breaks the
+#: stream, with its size in words: to hold more of a single message would be a way to use up our memory.
+RECEIVED_MAX_BYTES = 64 * 1024 * 1024
+#: Characters of its name that the dead letter tells.
+NAME_CHARS = 100
+#: AlertMessage.alert_id
+_ALERT_ID = 1
 #: Alerts stored side by side: enough to fill the time of an append.
 AT_ONCE = 64
 #: A stream that still stands after this was not refused.
@@ -39,14 +48,17 @@ class SentinelFeed(Fetcher):
         self._buffer_size: int = settings["buffer_size"]
 
     async def fetch(self) -> None:
-        async with Stream(self._settings["endpoint"], METHOD, self._settings) as stream:
+        endpoint = self._settings["endpoint"]
+        async with Stream(endpoint, METHOD, self._settings, RECEIVED_MAX_BYTES) as stream:
             await _Subscription(self, stream, self._buffer_size).run()
-        raise Unavailable(f"{self._settings['endpoint']}: it closed the stream")
+        raise Unavailable(f"{endpoint}: it closed the stream")
 
     async def store(self, message: bytes) -> pb.AlertAck:
         """Returns once it is durable or never can be."""
         from services.ingest.doors.grpc.alerts import acks
 
+        if len(message) > MESSAGE_MAX_BYTES:
+            return await self._drop(message)
         # The same message again is the same delivery: one that began and ended does not begin again.
         delivery = f"{self.name}/{blake2b(message, digest_size=16).hexdigest()}"
         reading, receipt = await self.give(
@@ -55,6 +67,21 @@ class SentinelFeed(Fetcher):
         assert isinstance(reading, MessagesRead)
         [ack] = acks(reading, receipt)
         return ack
+
+    async def _drop(self, message: bytes) -> pb.AlertAck:
+        """Keep the beginning of an alert that is too large as a dead letter, and tell its sender."""
+        from services.proto import incident_pb2 as pb
+
+        needs, form = self._needs, self._needs.formats[FORMAT]
+        name = text_in(message, _ALERT_ID)
+        why = f"a message of {len(message)} bytes, at most {MESSAGE_MAX_BYTES} are allowed"
+        place = f"{self._settings['endpoint']} {name[:NAME_CHARS]}"
+        request = Request(
+            form.path, message, needs.clock.now(), content_type=PROTO, sender=self._sender, place=place
+        )
+        needs.intake.bury(form, request, [Fault(-1, why, message)])
+        await needs.intake.buried()
+        return pb.AlertAck(alert_id=name, status=pb.ACK_STATUS_DROPPED, reason=why)
 
 
 class _Subscription:
@@ -147,6 +174,8 @@ def _is_end(message: bytes) -> bool:
     """Whether an alert is over; also of what can't be read, which may be one."""
     from services.proto import incident_pb2 as pb
 
+    if len(message) > MESSAGE_MAX_BYTES:
+        return True
     try:
         return pb.AlertMessage.FromString(message).resolved
     except Exception:  # noqa: BLE001 - DecodeError, and whatever else a library says to a stranger's bytes

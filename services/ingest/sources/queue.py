@@ -59,6 +59,8 @@ class QueueSource(Source):
         #: Lanes that can't store anything now, and why.
         self._waiting: dict[Lane, str] = {}
         self.lanes: set[Lane] = set()
+        #: Done with the bug that ended a lane.
+        self._broken: asyncio.Future[Exception] | None = None
 
     # -- Source
 
@@ -107,7 +109,7 @@ class QueueSource(Source):
 
     def lane(self, settled: Callable[[Message], None]) -> Lane:
         """A new one. The child finishes or drops it."""
-        lane = Lane(self.messages, self.concurrency, settled, self._lane_waits)
+        lane = Lane(self.messages, self.concurrency, settled, self._lane_waits, self._lane_broke)
         self.lanes.add(lane)
         return lane
 
@@ -124,6 +126,23 @@ class QueueSource(Source):
 
     # -- its own
 
+    def _lane_broke(self, error: Exception) -> None:
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_result(error)
+
+    async def _read(self) -> None:
+        """read(), until it ends or a lane does. Raises what they do."""
+        loop = asyncio.get_running_loop()
+        self._broken = loop.create_future()
+        reading = loop.create_task(self.read())
+        try:
+            await asyncio.wait((reading, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            if self._broken.done():
+                raise self._broken.result()
+            reading.result()
+        finally:
+            await end([reading])
+
     def _lane_waits(self, lane: Lane, why: str) -> None:
         had = bool(self._waiting)
         if why:
@@ -139,7 +158,7 @@ class QueueSource(Source):
         while not self.leaving.is_set():
             begun = self.needs.clock.monotonic()
             try:
-                await self.read()
+                await self._read()
                 if self.leaving.is_set():
                     return
                 self.lost(f"{self.where} closed the connection")

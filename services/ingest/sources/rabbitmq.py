@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 from models.errors import Unavailable
+from services.brokers.amqp_header import take_any_header
 from services.brokers.rabbitmq import RabbitLink
 from services.ingest.sources.lane import Lane
 from services.ingest.sources.messages import Message
@@ -19,6 +20,8 @@ from services.ingest.sources.queue import (
 
 #: Between two acknowledgements: one covers all messages before it.
 ACK_S = 0.02
+#: Of a `message_id`: a longer one is none that a program makes.
+NAME_CHARS_MAX = 200
 
 
 class RabbitSource(QueueSource):
@@ -31,6 +34,7 @@ class RabbitSource(QueueSource):
     async def read(self) -> None:
         import aiormq.exceptions
 
+        take_any_header()
         connection = await self._link.open()
         try:
             await self._consume(connection, self._link.where)
@@ -50,10 +54,14 @@ class RabbitSource(QueueSource):
         connection.close_callbacks.add(over)
         channel.close_callbacks.add(over)
         await channel.set_qos(prefetch_count=min(self.prefetch, 65535))
-        queue = await channel.get_queue(self.messaging.ingest, ensure=True)
-        reader = _Reader(self, channel, queue, self.lane)
-        # Exclusive: a second reader would take every other message, and ends overtake their beginnings.
-        tag = await queue.consume(reader.arrived, exclusive=True)
+        name = self.messaging.ingest
+        await channel.get_queue(name, ensure=True)
+        reader = _Reader(self, channel, name, self.lane)
+        # As they come, not as aio_pika's own objects: to make one raises for some that a stranger may write, and such a message would
+        # be acknowledged with those behind it. Exclusive: a second reader would take every other message, and ends overtake their
+        # beginnings.
+        wire = await channel.get_underlay_channel()
+        tag = (await wire.basic_consume(name, reader.arrived, exclusive=True)).consumer_tag
         self.connected()
         others = [
             asyncio.get_running_loop().create_task(each) for each in (reader.acknowledge(), reader.measure())
@@ -64,7 +72,7 @@ class RabbitSource(QueueSource):
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not leaving.done():
                 raise Unavailable(f"{where}: {closed.result() if closed.done() else 'the channel was lost'}")
-            await queue.cancel(tag)
+            await wire.basic_cancel(tag)
             await self.end_lane(reader.lane, finish=True)
             await reader.acknowledge_now()
         finally:
@@ -76,7 +84,7 @@ class RabbitSource(QueueSource):
 class _Reader:
     """What one channel reads."""
 
-    def __init__(self, source: RabbitSource, channel: Any, queue: Any, lane: Any) -> None:
+    def __init__(self, source: RabbitSource, channel: Any, queue: str, lane: Any) -> None:
         self._source = source
         self._channel = channel
         self._queue = queue
@@ -85,17 +93,20 @@ class _Reader:
         self._tag = self._acked = 0
 
     async def arrived(self, found: Any) -> None:
-        headers = header_bytes(found.headers)
-        if found.content_type:
-            headers.setdefault(b"content-type", found.content_type.encode("utf-8", "replace"))
-        if found.content_encoding and found.content_encoding.lower() not in ("utf-8", "utf8"):
-            headers.setdefault(b"content-encoding", found.content_encoding.encode("utf-8", "replace"))
-        queue, named = self._queue.name, found.message_id
+        said = found.header.properties
+        headers = header_bytes(said.headers)
+        if said.content_type:
+            headers.setdefault(b"content-type", said.content_type.encode("utf-8", "replace"))
+        if said.content_encoding and said.content_encoding.lower() not in ("utf-8", "utf8"):
+            headers.setdefault(b"content-encoding", said.content_encoding.encode("utf-8", "replace"))
+        queue, named = self._queue, said.message_id
+        if named and (len(named) > NAME_CHARS_MAX or not named.isprintable()):
+            named = None
         message = Message(
             found.body,
             headers,
             f"{queue} {named or found.delivery_tag}",
-            f"{queue}-{named}" if named and len(named) <= 200 and named.isprintable() else None,
+            f"{queue}-{named}" if named else None,
             found.delivery_tag,
         )
         self.lane.put([message])
@@ -118,7 +129,7 @@ class _Reader:
 
     async def measure(self) -> None:
         while True:
-            told = await self._channel.declare_queue(self._queue.name, passive=True)
+            told = await self._channel.declare_queue(self._queue, passive=True)
             waiting = told.declaration_result.message_count
-            self._source.set_lag(self._queue.name, waiting + self.lane.held)
+            self._source.set_lag(self._queue, waiting + self.lane.held)
             await asyncio.sleep(LAG_S)

@@ -6,10 +6,12 @@ from tests.simulation.area import Area
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.clocks import Clocks
 from tests.simulation.areas.control import Control
+from tests.simulation.areas.edge import Edge
 from tests.simulation.areas.followers import Followers
 from tests.simulation.areas.heartbeats import Heartbeats
 from tests.simulation.areas.mutes import Mutes
 from tests.simulation.areas.notifications import Notifications
+from tests.simulation.areas.paging import Paging
 from tests.simulation.areas.peers import Peers
 from tests.simulation.areas.people import People
 from tests.simulation.areas.processes import Processes
@@ -35,4 +37,6 @@ AREAS: tuple[type[Area], ...] = (
     Followers,
     Heartbeats,
     Relations,
+    Edge,
+    Paging,
 )

@@ -91,7 +91,7 @@ def export(
         *filters.read(matchers or ()).query,
         *([("window", moments.span(window, "--window"))] if window is not None else []),
     ]
-    found = ids.walk(asked.client(), query, ROWS_MAX, PATH)
+    found = _rows(ids.walk(asked.client(), query, ROWS_MAX + 1, PATH))
     if form is Form.PARQUET and to is not None:
         from services.cli.shared.parquet import write_parquet
 
@@ -102,6 +102,13 @@ def export(
         return
     with to.open("w", encoding="utf-8", newline="") as file, contextlib.redirect_stdout(file):
         _write(found, form)
+
+
+def _rows(found: Iterator[Row]) -> Iterator[Row]:
+    """At most ROWS_MAX of them, and a word about what is missing."""
+    yield from islice(found, ROWS_MAX)
+    if next(found, None) is not None:
+        typer.echo(f"there are more than {ROWS_MAX:,}: export them by --window or by service", err=True)
 
 
 def _write(found: Iterator[dict[str, Any]], form: Form) -> None:

@@ -40,6 +40,7 @@ def _what(incident: Row) -> Iterator[Line]:
     yield "changed", f"{incident['updated_at']}  ({terminal.when(incident['updated_at'])})"
     yield "alerts", f"{incident['alerts_firing']} firing of {incident['alerts']}"
     yield from _muted(incident)
+    yield from _escalation(incident)
     yield from _related(incident)
     yield "reopened", f"{incident['reopened']} times" if incident["reopened"] else ""
     if overflow := incident["overflow"]:
@@ -61,6 +62,19 @@ def _muted(incident: Row) -> Iterator[Line]:
         yield "silenced", f"{until}by silence {each['silence']}" + (f" ({who})" if who else "") + alerts
     if muted["withheld"]:
         yield "withheld", f"{muted['withheld']}, until it is no longer muted"
+
+
+def _escalation(incident: Row) -> Iterator[Line]:
+    """Who of those on call was paged, and who is next; nothing from a server that does not say."""
+    found = incident.get("escalation")
+    if not found:
+        return
+    if found["next_at"]:
+        then = f"level {found['level']} at {found['next_at']} ({terminal.when(found['next_at'])})"
+    else:
+        then = f"{found['status']}: {found['why']}"
+    yield "escalation", f"{found['policy']}, {then}"
+    yield "paged", ", ".join(found["told"])
 
 
 def _related(incident: Row) -> Iterator[Line]:

@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
-from models.errors import Forbidden, IncidentManagerError, Malformed, RateLimited, TooLarge
+import structlog
+
+from models.errors import Broken, Forbidden, IncidentManagerError, Malformed, RateLimited, TooLarge
 from models.shard.messages import Decision
 from services.ingest.arrival import Arrival
 from services.ingest.bound import FORBIDDEN
@@ -33,6 +35,8 @@ from services.proto.incident_pb2 import (
     AlertAck,
     AlertBatchAck,
 )
+
+log = structlog.get_logger()
 
 #: Messages of one stream whose acknowledgements are not sent yet, alerts or batches. Past it nothing more is taken, and HTTP/2
 #: slows the sender down: a few more than come in the time of an append.
@@ -207,9 +211,15 @@ class AlertStream:
                 self._under_way += 1
 
                 def stored(reading: Reading, receipt: Receipt) -> None:
-                    service.observe(begun)
                     self._under_way -= 1
-                    self._answer(unit, self.answers(delivery, cast(MessagesRead, reading), receipt))
+                    try:
+                        found = self.answers(delivery, cast(MessagesRead, reading), receipt)
+                    except Exception as error:
+                        # Without an answer the stream would wait for it for ever.
+                        log.exception("bug: a request could not be told its answer", door=service.form.name)
+                        found = self.refused(delivery, count, Broken(repr(error)))
+                    self._answer(unit, found)
+                    service.observe(begun)
 
                 arrival = Arrival(needs.intake.tenant, service.form.name, call.sender, now, True, delivery)
                 try:
