@@ -27,8 +27,6 @@ from models.shard.messages import Done, Message, Reply, Tick
 PATIENCE_S = 3.0
 #: Incidents that wait so at once. In a flood of more nobody waits: the correlator will not be as fast.
 WAITING_MAX = 10_000
-#: Lines about it kept in one timeline: what is probable may change often while much goes wrong.
-LINES_MAX = 20
 #: What is known of an incident, by its id.
 RELATED = RecordKind("related", has_ids=True)
 
@@ -126,6 +124,11 @@ class Relations(Component):
         """What is known of an incident, with the end of the mute that is in force (0: none)."""
         kept = self.kept.get(incident.id)
         return None if kept is None else msgspec.structs.replace(kept.relation, mute_until=kept.mute_until)
+
+    def is_muted(self, incident: Incident) -> bool:
+        """Whether nobody is to be told of it now, as a symptom."""
+        kept = self.kept.get(incident.id)
+        return kept is not None and self._is_muting(incident, kept)
 
     def in_a_line(self, incident: Incident) -> str:
         """The probable cause of a symptom in a line, "" where there is nothing to say."""
@@ -263,11 +266,6 @@ class Relations(Component):
         self.kept[incident.id] = Kept(
             event.number, event.relation, event.mute_until, muted_at or (now if event.mute_until else 0.0)
         )
-        if event.text:
-            places = [place for place, line in enumerate(incident.timeline) if line.kind == "IncidentRelated"]
-            if len(places) >= LINES_MAX:
-                del incident.timeline[places[0]]
-                incident.timeline_dropped += 1
 
     def _fold_heard(self, event: RelationHeard, now: float) -> None:
         self.state.checkpoint.touch(RELATED, event.incident_id)
@@ -317,9 +315,14 @@ class Relations(Component):
         assert isinstance(identity, bytes)
         self.kept[identity] = _decoder.decode(record)
 
+    def _clock_set_back(self, event: ClockSetBack) -> None:
+        """What waits since a time that was ahead would wait for ever."""
+        self._waiting.clear()
+
     messages = {Related: _related}
     reactions = {Opened: _opened, Moved: _moved, Rerated: _rerated}
     follows = {IncidentStateChanged: _fold_state}
+    after = {ClockSetBack: _clock_set_back}
     records = (RecordOf(RELATED, _capture, _load),)
     events = (
         on(IncidentRelated, _fold_related, Description(("IncidentRelated",), _related_line)),

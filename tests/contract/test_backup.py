@@ -114,7 +114,7 @@ async def test_no_frame_from_behind_the_moment_is_in_it(stores: peers.MemoryStor
 
     made = await back_up(later, target, ManualClock(1010.0))
 
-    assert {part.name: part.last_seq for part in made.parts} == {"control": control, SHARD: 3}
+    assert {part.name: part.last_seq for part in made.parts} == {"control": control, SHARD: 3, "topology": 0}
     assert await stores.log(SHARD).last_seq() == 4
 
 

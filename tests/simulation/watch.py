@@ -74,6 +74,7 @@ from models.shard.messages import (
     decode_reply,
 )
 from models.shard.reception import ReceptionGap
+from models.shard.relations import Related, Relations
 from models.shard.runs import Runs
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
@@ -383,6 +384,10 @@ class Watcher:
                     noted = self.mirror.of(HeartbeatsOfShard).pulses
                     if not all(noted[identity(message.tenant, name)].last_at for name in message.names):
                         self.fail(f"the first beat of {message.names} is answered and not in the log")
+                case Related(), Done():
+                    kept = self.mirror.of(Relations).kept.get(message.incident_id)
+                    if kept is not None and kept.number < message.number:
+                        self.fail(f"word {message.number} of {message.incident_id.hex()} is not in the log")
                 case Beats(), Failed(kind="Busy"):
                     pass
                 case AskEdge() | DeliverEdge() | AnswerEdge(), Done() if message.action:

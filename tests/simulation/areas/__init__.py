@@ -16,6 +16,7 @@ from tests.simulation.areas.peers import Peers
 from tests.simulation.areas.people import People
 from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.reads import Reads
+from tests.simulation.areas.relations import Relations
 from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import Stores
 from tests.simulation.areas.verification import Verification
@@ -35,6 +36,7 @@ AREAS: tuple[type[Area], ...] = (
     Reads,
     Followers,
     Heartbeats,
+    Relations,
     Edge,
     Paging,
 )
