@@ -190,6 +190,10 @@ class IncidentBody:
         Time | None, says("When the next stakeholder update is due; null: none was promised.")
     ]
     muted: Annotated[MutedBody | None, says("What mutes its alerts; null: nothing.")]
+    began_at: Annotated[
+        Time | None,
+        says("When the alert that opened it began, as its sender says; null: no alert did, or not known."),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +329,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         ],
         update_due_at=_time_or_none(handling.update_due_at),
         muted=None if view.mutes is None else muted_body(view.mutes),
+        began_at=_time_or_none(incident.began_at),
     )
 
 
