@@ -26,6 +26,7 @@ from models.shard.core import Core
 from models.shard.escalation import Escalations
 from models.shard.messages import Decision
 from models.shard.mutes import Mutes
+from models.shard.relations import Relations
 from models.shard.runs import Runs
 from models.shard.targets import acknowledge_due, resolve_due
 
@@ -44,6 +45,7 @@ def incident_view(shard: Core, incident: Incident) -> IncidentView:
         shard.of(Mutes).shown(incident),
         shard.of(Runs).active_run(incident),
         shard.of(Escalations).shown(incident),
+        shard.of(Relations).known(incident),
     )
 
 

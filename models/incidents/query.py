@@ -9,6 +9,7 @@ from models.alerts.muted import IncidentMutes, MutedBy
 from models.edge.questions import EdgeAnswer, EdgeQuestion
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
+from models.incidents.relation import Relation
 from models.playbook.repaired import Repaired
 from models.playbook.run import Run
 from models.wire import Wire
@@ -188,6 +189,7 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     #: The run of a playbook that is under way for it, b"" when none is.
     active_run: bytes = b""
     escalation: EscalationView | None = None
+    relation: Relation | None = None
 
 
 class CaptureView(msgspec.Struct, frozen=True, array_like=True):

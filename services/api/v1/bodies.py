@@ -29,6 +29,7 @@ from services.api.reads import Counted
 from services.api.v1.escalation_body import EscalationBody, escalation_body
 from services.api.v1.fields import SeverityName, Time, says
 from services.api.v1.mute_bodies import MutedBody, muted_body
+from services.api.v1.relation_bodies import CauseBody, SituationOfBody, cause_body, situation_of_body
 from services.times import timestamp
 
 
@@ -194,6 +195,12 @@ class IncidentBody:
     escalation: Annotated[
         EscalationBody | None, says("Who of those on call was paged, and who is next; null: nobody is to be.")
     ]
+    situation: Annotated[
+        SituationOfBody | None, says("The situation that it is part of; null: it stands by itself.")
+    ]
+    probable_causes: Annotated[
+        list[CauseBody], says("What probably causes that situation, the most probable first.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +337,8 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         update_due_at=_time_or_none(handling.update_due_at),
         muted=None if view.mutes is None else muted_body(view.mutes),
         escalation=None if view.escalation is None else escalation_body(view.escalation),
+        situation=None if view.relation is None else situation_of_body(view.relation),
+        probable_causes=[] if view.relation is None else [*map(cause_body, view.relation.causes)],
     )
 
 

@@ -6,6 +6,7 @@ from tests.simulation.area import Area
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.clocks import Clocks
 from tests.simulation.areas.control import Control
+from tests.simulation.areas.edge import Edge
 from tests.simulation.areas.followers import Followers
 from tests.simulation.areas.heartbeats import Heartbeats
 from tests.simulation.areas.mutes import Mutes
@@ -34,5 +35,6 @@ AREAS: tuple[type[Area], ...] = (
     Reads,
     Followers,
     Heartbeats,
+    Edge,
     Paging,
 )
