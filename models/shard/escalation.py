@@ -20,6 +20,7 @@ from uuid import UUID
 from models.incidents.incident import Incident, IncidentState, Severity
 from models.incidents.lines import SYSTEM, Description
 from models.incidents.notification import RESOLVED, Facts, retry_at
+from models.incidents.query import EscalationView
 from models.people.policy import Outline
 from models.routes.route import Route
 from models.shard import escalation_events as lines
@@ -135,6 +136,22 @@ class Escalations(Component):
         self._without: dict[bytes, None] = {}
         self._route: Route | None = None
         self._is_used = False
+
+    def shown(self, incident: Incident) -> EscalationView | None:
+        """How far it got; None when nobody was to be paged."""
+        mine = self.store.of(incident.id)
+        if mine is None:
+            return None
+        is_due = mine.status == RUNNING
+        return EscalationView(
+            mine.policy,
+            mine.status,
+            mine.level + 1,
+            mine.round + 1,
+            mine.due_at if is_due else 0.0,
+            [*map(lines.in_words, mine.reached)],
+            mine.why,
+        )
 
     # -- what becomes of incidents ---------------------------------------------------------------------------
 

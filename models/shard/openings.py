@@ -149,7 +149,7 @@ def _open(
         now,
     )
     incident = shard.state.incidents[identity]
-    shard.report(Opened(incident), now)
+    shard.report(Opened(incident, content), now)
     return incident
 
 

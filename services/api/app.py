@@ -33,6 +33,7 @@ from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
+from services.api.topology import TopologyDesk
 from services.api.v1.analytics import add_analytics_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
@@ -50,8 +51,10 @@ from services.api.v1.rest import add_rest_routes
 from services.api.v1.routing import ReceiverDesk, add_routing_routes
 from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
+from services.api.v1.situations import add_situation_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
+from services.api.v1.topology import add_topology_routes
 from services.api.v1.verb_doing import Doing
 from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
@@ -78,6 +81,7 @@ def build_app(
     heartbeats: HeartbeatDesk,
     people: PeopleDesk,
     letters: LetterDesk,
+    topology: TopologyDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, /graphql, health, metrics, /openapi.json. No documentation
@@ -104,6 +108,8 @@ def build_app(
     add_people_routes(app, people, bodies)
     add_oncall_routes(app, people, bodies)
     add_dead_letter_routes(app, letters, bodies)
+    add_topology_routes(app, topology, bodies)
+    add_situation_routes(app, topology)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)

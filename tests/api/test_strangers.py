@@ -198,3 +198,29 @@ async def test_a_websocket_with_a_token_opens_while_strangers_hold_on() -> None:
             async with holding(port, said.encode()), opened(port, headers=bearer(made)) as client:
                 assert (await told(client, {"id": 1, "alerts": alerts(0, 1)}))["status"] == 202
                 assert len(cast(Any, ours.gateway)._websocket._connections) == 1
+
+
+async def test_who_asks_whether_it_serves_is_told_though_others_use_up_what_anybody_may_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doors, "OPEN_CALLS_MAX", 6)
+    async with guarded() as (ours, port, made):
+        door = door_of(ours)
+        one, many = await Raw.to(port), await Raw.to(port)
+        for raw, streams in ((one, (1,)), (many, (1, 3, 5, 7, 9))):
+            for stream in streams:
+                raw.ask(stream, WATCH)
+                raw.h2.send_data(stream, framed(b""), end_stream=True)
+            await raw.flush()
+        await until(lambda: door.open_calls == 6)
+
+        probe = await Raw.to(port)
+        probe.ask(1, "/grpc.health.v1.Health/Check")
+        probe.h2.send_data(1, framed(b""), end_stream=True)
+        await probe.flush()
+
+        assert (await probe.status())[b"grpc-status"] == b"0"
+        assert b"no token was shown" in await many.until_closed()
+        assert len(door.connections) == 2
+        assert await sends(port, made) == ACCEPTED
+        await until(lambda: door.open_calls == 1)

@@ -54,6 +54,9 @@ ELSEWHERE = (
     "edge",
     "heartbeats",
     "ingest",
+    "people",
+    "oncall",
+    "escalation",
 )
 #: Of those, what needs no system.
 HERE = (["config", "import-alertmanager"],)

@@ -187,7 +187,7 @@ async def test_a_store_that_is_resharded_meanwhile_makes_no_backup(
         await back_up(moved, target)
 
     assert await target.ids() == []
-    assert len((await back_up(stores, target)).parts) == 3
+    assert len((await back_up(stores, target)).parts) == 4
 
 
 @pytest.mark.asyncio

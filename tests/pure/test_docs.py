@@ -66,6 +66,8 @@ AWAITED = "{{"
 SOMETHING = {
     "server.origins": "https://wall.example",
     "server.tls.clients": "[]",
+    "correlation.mute_severities": "P3,P4",
+    "correlation.topology_file": "/etc/llm-im/services.yaml",
     "heartbeats.expected": '[{"name": "backup", "interval": "1d"}]',
     "notify.route.escalation": "critical",
     "notify.webhook.external_url": "https://incidents.example.org",
