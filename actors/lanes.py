@@ -226,15 +226,19 @@ class Errands:
             self._log.error("no actor handles this effect", effect=kind.__name__)
             return None
         key = lane.key(self._answerers, effect)
-        queue = self._queues.setdefault((kind, key), _Queue())
-        if lane.same is not None and (before := queue.by_same.get(lane.same(effect))) is not None:
+        place = kind, key
+        queue = self._queues.get(place)
+        if queue is None:
+            queue = self._queues[place] = _Queue()
+        same = None if lane.same is None else lane.same(effect)
+        if lane.same is not None and (before := queue.by_same.get(same)) is not None:
             before[2] = effect
-            return kind, key
+            return place
         entry = [lane.urgency(effect), next(self._order), effect]
         heapq.heappush(queue.waiting, entry)
         if lane.same is not None:
-            queue.by_same[lane.same(effect)] = entry
-        return kind, key
+            queue.by_same[same] = entry
+        return place
 
     def _start(self, kind: type[Effect], key: str) -> None:
         lane, queue = self._lanes[kind], self._queues.get((kind, key))

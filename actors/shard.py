@@ -66,6 +66,7 @@ from models.shard.messages import (
     encode,
 )
 from models.shard.notifications import Notifications
+from models.shard.relations import Related
 from models.shard.runs import Runs
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
@@ -78,7 +79,7 @@ READS_MAX = 1000
 #: Reads answered between two groups of messages: a page takes up to 10 ms.
 READS_BETWEEN = 2
 #: What comes from our own actors: it says nothing of whether senders can reach us.
-OUR_OWN = (InhibitorsChanged, AskEdge, WithdrawEdge)
+OUR_OWN = (InhibitorsChanged, AskEdge, WithdrawEdge, Related)
 #: No beat and no alert for this long is a reception gap: five missed beats of a gateway.
 GAP_AFTER_S = 5.0
 #: If a shard's time is this far ahead of its clock, its next tick will not have corrected it: health reports it.

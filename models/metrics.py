@@ -50,6 +50,14 @@ METRICS: dict[str, Metric] = {
     "llm_im_relabel_failed_total": Metric(
         "counter", "Alerts that a relabelling rule could not be applied to, by rule: taken without it."
     ),
+    "llm_im_correlated_total": Metric("counter", "Changes of incidents that the correlator heard of."),
+    "llm_im_relations_told_total": Metric(
+        "counter", "Times that a shard was told what one of its incidents is related to."
+    ),
+    "llm_im_relations_waiting": Metric("gauge", "Incidents of which a shard is still to be told that."),
+    "llm_im_situations_open": Metric("gauge", "Situations with an open incident."),
+    "llm_im_topology_services": Metric("gauge", "Services that the correlator knows."),
+    "llm_im_topology_dependencies": Metric("gauge", "Dependencies between them that it knows."),
     "llm_im_shard_bytes": Metric("gauge", "Bytes of alerts and incidents that a shard keeps in memory."),
     "llm_im_shard_bytes_max": Metric("gauge", "The most bytes it may keep (lifecycle.max_shard_bytes)."),
     "llm_im_sender_bytes": Metric("gauge", "Bytes used by the sender that uses most."),

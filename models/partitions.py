@@ -22,6 +22,7 @@ from models.partition.sharding import SHARD, SlotMap, partition_name
 from models.shard.settings import ShardSettings
 from models.shard.shard import Shard
 from models.shard.slot_transfer import problems as problems_of_shard
+from models.topology.topology import TOPOLOGY, Topology
 
 #: The ports beside a log, by their names in services/upkeep/kept/table.py.
 ARCHIVE, DELIVERY_IDS = "archive", "delivery_ids"
@@ -101,6 +102,7 @@ PARTITIONS: tuple[PartitionKind, ...] = (
         count=_count_of_shard,
         compare=_compare_shard,
     ),
+    PartitionKind(TOPOLOGY, Topology),
 )
 
 

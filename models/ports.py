@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from models.incidents.filters import Position, Sort
 from models.incidents.notification import Facts, Note
 from models.playbook.policy import PolicyEvalRequest, PolicyEvalResponse
 from models.playbook.work import Done, Work
 from models.trace import Attribute, Kind
+
+if TYPE_CHECKING:
+    from models.topology.messages import IncidentsHeard
 
 
 class Clock(Protocol):
@@ -396,6 +399,22 @@ class Peers(Protocol):
     async def call(self, name: str, method: str, payload: bytes, timeout_s: float) -> bytes:
         """Raises Unavailable when the actor is away or did not answer in time (it may have done it), and the
         actor's own Refused or Unavailable errors as they are."""
+
+
+class IncidentFeed(Protocol):
+    """How the incidents of one shard are, read from its log beside its writer. After an error begin() anew."""
+
+    partition: str
+
+    async def begin(self, seq: int, digest: bytes) -> None:
+        """Go on behind the frame `seq`, whose digest begins with `digest`. Where the log does not go on from there, or for 0, read()
+        gives all that is open first (`whole`). Raises Unavailable, Damaged."""
+
+    async def read(self) -> IncidentsHeard | None:
+        """What is new, None for nothing. Raises Unavailable, Damaged."""
+
+    async def close(self) -> None:
+        """Close the files. Safe to call twice."""
 
 
 class Span(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import zoneinfo
 from datetime import tzinfo
 
@@ -12,14 +11,11 @@ from models.errors import Malformed
 NAME_MAX = 64
 
 
-@functools.cache
-def names() -> frozenset[str]:
-    """Those that can be named."""
-    return frozenset(zoneinfo.available_timezones())
-
-
 def zone_of(name: str) -> tzinfo:
     """Raises Malformed for one that there is not."""
-    if len(name) > NAME_MAX or (name != "UTC" and name not in names()):
-        raise Malformed(f"time_zone: expected a name such as Europe/Berlin or UTC, got {name[:NAME_MAX]!r}")
-    return zoneinfo.ZoneInfo(name)
+    try:
+        if len(name) <= NAME_MAX:
+            return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        pass  # nothing of that name, or no name at all
+    raise Malformed(f"time_zone: expected a name such as Europe/Berlin or UTC, got {name[:NAME_MAX]!r}")

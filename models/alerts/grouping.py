@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from models.alerts.alert import PLAIN_NAME
 
@@ -33,10 +34,7 @@ def overflow_group_of(service: str) -> tuple[str, dict[str, str]]:
 
 
 def group_key(group_labels: Mapping[str, str]) -> str:
-    pairs = [
-        f"{name if PLAIN_NAME.match(name) else _quoted(name)}={_quoted(value)}"
-        for name, value in group_labels.items()
-    ]
+    pairs = [f"{_name(name)}={_quoted(value)}" for name, value in group_labels.items()]
     return "{" + ", ".join(pairs) + "}"
 
 
@@ -94,6 +92,11 @@ def signal_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
         if word:
             return word.strip().lower()[:SIGNAL_MAX_CHARS]
     return ""
+
+
+@lru_cache(maxsize=256)  # the names of the settings' group_by, and of those before it
+def _name(name: str) -> str:
+    return name if PLAIN_NAME.match(name) else _quoted(name)
 
 
 def _quoted(value: str) -> str:

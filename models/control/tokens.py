@@ -111,7 +111,8 @@ def presented(header: bytes | None) -> str:
     if len(header) > HEADER_MAX_BYTES:
         raise Unauthorized(f"the Authorization header is longer than {HEADER_MAX_BYTES} bytes; {EXPECTED}")
     match scheme.lower():
-        case b"bearer":
+        # Opsgenie's clients send their key as GenieKey.
+        case b"bearer" | b"geniekey":
             pass
         case b"basic":
             try:

@@ -23,8 +23,10 @@ from models.incidents.query import (
     Looked,
 )
 from models.shard.core import Core
+from models.shard.escalation import Escalations
 from models.shard.messages import Decision
 from models.shard.mutes import Mutes
+from models.shard.relations import Relations
 from models.shard.runs import Runs
 from models.shard.targets import acknowledge_due, resolve_due
 
@@ -42,6 +44,8 @@ def incident_view(shard: Core, incident: Incident) -> IncidentView:
         resolve_due(incident, settings),
         shard.of(Mutes).shown(incident),
         shard.of(Runs).active_run(incident),
+        shard.of(Escalations).shown(incident),
+        shard.of(Relations).known(incident),
     )
 
 

@@ -79,6 +79,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     new: int = 0
     #: Whom it is for, in the receiver's own terms (an address, a channel); "": whatever the receiver is set to.
     to: str = ""
+    #: What probably caused it, or what it caused, in a line; "" where that is not known.
+    cause: str = ""
 
     @property
     def is_over(self) -> bool:

@@ -9,6 +9,7 @@ from models.alerts.muted import IncidentMutes, MutedBy
 from models.edge.questions import EdgeAnswer, EdgeQuestion
 from models.incidents.filters import IncidentFilter, Position, Sort
 from models.incidents.incident import Acknowledgement, Child, Incident, IncidentState, Override, Verdict
+from models.incidents.relation import Relation
 from models.playbook.repaired import Repaired
 from models.playbook.run import Run
 from models.wire import Wire
@@ -160,6 +161,19 @@ class AlertView(msgspec.Struct, frozen=True, array_like=True):
     muted: MutedBy | None = None
 
 
+class EscalationView(msgspec.Struct, frozen=True, array_like=True):
+    """How far the escalation of an incident got. `status`: running, paused, stopped, ended, unknown; `level` (from 1) is the next to be
+    told, at `next_at` (0: none is due); `told` are those who were, as in "ana by mail"."""
+
+    policy: str
+    status: str
+    level: int
+    round: int
+    next_at: float
+    told: list[str]
+    why: str
+
+
 class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     """An incident as its shard keeps it, with what is worked out when read.
 
@@ -174,6 +188,8 @@ class IncidentView(msgspec.Struct, frozen=True, array_like=True):
     mutes: IncidentMutes | None = None
     #: The run of a playbook that is under way for it, b"" when none is.
     active_run: bytes = b""
+    escalation: EscalationView | None = None
+    relation: Relation | None = None
 
 
 class CaptureView(msgspec.Struct, frozen=True, array_like=True):

@@ -150,11 +150,13 @@ class CancelRun(Verb, frozen=True):
 
 
 class ApproveRun(Verb, frozen=True):
-    """Agree to what a run waits for, or with `denied` don't. `step` "": to all that it waits for."""
+    """Agree to what a run waits for, or with `denied` don't. `step` "": to all that it waits for. `question`: only if it still asks
+    this (question_of in models/playbook/run.py), "" for whatever it asks now."""
 
     run: bytes
     step: str = ""
     denied: bool = False
+    question: str = ""
 
 
 #: Any of the above, and a decoder's union of them.

@@ -9,6 +9,7 @@ event. Kept by models/shard/runs.py; walk.py says what comes next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -150,6 +151,12 @@ class Run(msgspec.Struct, array_like=True):
 def id_of(run: bytes) -> str:
     """A run's id as people write it."""
     return str(UUID(bytes=run))
+
+
+def question_of(run: Run, step: str, number: int, deed: Deed) -> str:
+    """What an approval asks, and of whom, as a digest: whoever answers says by it which question they read."""
+    asked = (run.id, step, number, deed.asked_at, deed.who, deed.needed, deed.message, deed.digest)
+    return blake2b(msgspec.json.encode(asked), digest_size=8).hexdigest()
 
 
 def key_of(run: Run, step: StepRun, number: int, attempt: int, undo: bool = False) -> str:
@@ -308,4 +315,4 @@ _FOLDS: dict[type[Event], Callable[[Run, Any, float], None]] = {
     RunEnded: _ended,
 }
 
-__all__ = ["WAIT", "Deed", "Run", "StepRun", "begun", "fold", "id_of", "key_of"]
+__all__ = ["WAIT", "Deed", "Run", "StepRun", "begun", "fold", "id_of", "key_of", "question_of"]

@@ -13,6 +13,7 @@ from models.errors import Broken
 from models.settings import later
 from models.settings.auth import Auth
 from models.settings.classification import Classification
+from models.settings.correlation import Correlation
 from models.settings.dead_letters import DeadLetterSettings
 from models.settings.dedup import Dedup
 from models.settings.disaster_recovery import DisasterRecovery
@@ -49,6 +50,7 @@ class Settings(Section):
     lifecycle: Lifecycle = Lifecycle()
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
+    correlation: Correlation = Correlation()
     notify: Notify = Notify()
     playbooks: Playbooks = Playbooks()
     verification: Verification = Verification()

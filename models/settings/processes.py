@@ -21,6 +21,7 @@ ANNOUNCER = "announcer"
 GATEWAY = "gateway"
 #: Goes by the same settings as a gateway.
 COLLECTOR = "collector"
+CORRELATOR = "correlator"
 
 _encoder = msgspec.msgpack.Encoder()
 

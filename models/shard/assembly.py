@@ -40,6 +40,7 @@ from models.shard.openings import Openings
 from models.shard.peer_messages import PeerMessages
 from models.shard.people import People
 from models.shard.reception import Reception
+from models.shard.relations import Relations
 from models.shard.run_choosing import Choosing
 from models.shard.run_verbs import RunVerbs
 from models.shard.runs import Runs
@@ -66,6 +67,7 @@ COMPONENTS: tuple[type[Component], ...] = (
     KnownSilences,
     Inhibitors,
     Mutes,  # after what mutes, before who is told
+    Relations,  # before who is told, too
     Notifications,
     Escalations,  # as those are told whom routes name
     KnownPlaybooks,

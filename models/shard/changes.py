@@ -25,7 +25,9 @@ class IncidentChange(Change, frozen=True, gc=False):
 
 
 class Opened(IncidentChange, frozen=True, gc=False):
-    """It is new: opened by alerts or by a person."""
+    """It is new: opened by alerts or by a person. `content` is what the alert says that opened it."""
+
+    content: Content | None = None
 
 
 class SplitOff(IncidentChange, frozen=True, gc=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from models.alerts.alert import Content
 from models.alerts.grouping import title_of
 from models.incidents.incident import Incident, IncidentType, Severity, Verdict
 from models.incidents.lines import SYSTEM, Around, Description, Line, changed, counted_anew
@@ -48,16 +49,20 @@ class Classifying(Component):
 
     def __init__(self, shard: Core) -> None:
         super().__init__(shard)
-        self._wanted: dict[bytes, None] = {}
+        #: What is to be asked, with what its first alert says where that is at hand.
+        self._wanted: dict[bytes, Content | None] = {}
 
     def _classified(self, message: Classified, now: float) -> Reply:
         for verdict in message.verdicts:
             judge(self.shard, verdict, now)
         return Done()
 
-    def _wants(self, change: Opened | SplitOff | Signalled, _now: float) -> None:
+    def _opened(self, change: Opened, _now: float) -> None:
+        self._wanted[change.incident.id] = change.content
+
+    def _wants(self, change: SplitOff | Signalled, _now: float) -> None:
         if change.incident.classify_owed:
-            self._wanted[change.incident.id] = None
+            self._wanted.setdefault(change.incident.id, None)
 
     def started(self, now: float, is_set_back: bool) -> None:
         self._wanted = {
@@ -68,20 +73,19 @@ class Classifying(Component):
         return self._questions() if self._wanted else ()
 
     def _questions(self) -> Iterator[Effect]:
-        for identity in self._wanted:
+        for identity, first in self._wanted.items():
             incident = self.state.incidents.get(identity)
             if incident is not None and incident.classify_owed:
-                yield self._question(incident)
+                yield self._question(incident, first or first_alert(self.state, incident))
         self._wanted.clear()
 
     def ask_again(self, effect: Classify) -> None:
         if effect.incident_id in self.state.incidents:
             self._wanted[effect.incident_id] = None
 
-    def _question(self, incident: Incident) -> Classify:
+    def _question(self, incident: Incident, first: Content | None) -> Classify:
         # Of its first alert, so that a rule about a label that its alerts do not share (pod) goes on being asked, and
         # the answer does not depend on how many had joined when it was asked. Labels that people set count as well.
-        first = first_alert(self.state, incident)
         if first is None:
             title, description = incident.title, incident.description
             labels, annotations = incident.labels, incident.annotations
@@ -118,7 +122,7 @@ class Classifying(Component):
         incident.version += 1
 
     messages = {Classified: _classified}
-    reactions = {Opened: _wants, SplitOff: _wants, Signalled: _wants}
+    reactions = {Opened: _opened, SplitOff: _wants, Signalled: _wants}
     effects = (Classify,)
     events = (
         on(

@@ -65,7 +65,7 @@ class AskEdge(Message, frozen=True):
 
 class DeliverEdge(Message, frozen=True):
     """The gateway is about to send this on a stream: an action, a configuration by its version, or a health check. It sends it only once
-    this is Done; Failed as Conflict when it is not to be sent any more."""
+    this is Done, and once on a stream; Failed as Conflict when it is not to be sent any more. Safe to repeat."""
 
     tenant: str
     agent: str

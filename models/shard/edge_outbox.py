@@ -192,13 +192,25 @@ class EdgeOutbox(Component):
         agent = self.find(message.tenant, message.agent)
         if agent is None or agent.stream != message.stream:
             return _failed(Conflict("another stream of this agent is newer"))
+        config, check = agent.config, agent.check
         if message.action:
             action = agent.actions.get(message.action)
-            is_wanted = action is not None and action in agent.to_deliver(now)
-        else:
-            is_wanted = (agent.wants_config and message.config == agent.config.version) or (
-                agent.wants_check and message.check == agent.check.id
+            is_noted = (
+                action is not None
+                and action.is_open
+                and action.stream == message.stream
+                and now < action.deadline
             )
+            is_wanted = action is not None and action in agent.to_deliver(now)
+        elif message.config:
+            is_noted = message.config == config.version and config.stream == message.stream
+            is_wanted = message.config == config.version and agent.wants_config
+        else:
+            is_noted = message.check == check.id and check.stream == message.stream
+            is_wanted = message.check == check.id and agent.wants_check
+        if is_noted:
+            # Whoever repeats this never got the answer, and so has not sent it.
+            return Done()
         if not is_wanted:
             return _failed(Conflict("it is not to be sent any more"))
         self.shard.do(

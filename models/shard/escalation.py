@@ -20,6 +20,7 @@ from uuid import UUID
 from models.incidents.incident import Incident, IncidentState, Severity
 from models.incidents.lines import SYSTEM, Description
 from models.incidents.notification import RESOLVED, Facts, retry_at
+from models.incidents.query import EscalationView
 from models.people.policy import Outline
 from models.routes.route import Route
 from models.shard import escalation_events as lines
@@ -68,6 +69,7 @@ from models.shard.escalation_state import (
     OwedPage,
 )
 from models.shard.events import ClockSetBack
+from models.shard.flapping import FLAP_WINDOW, FLAPS
 from models.shard.messages import Done, Message, Reply, Tick
 from models.shard.notification_facts import facts
 from models.shard.notifications import CLASSIFY_PATIENCE_S, OFF
@@ -136,6 +138,22 @@ class Escalations(Component):
         self._route: Route | None = None
         self._is_used = False
 
+    def shown(self, incident: Incident) -> EscalationView | None:
+        """How far it got; None when nobody was to be paged."""
+        mine = self.store.of(incident.id)
+        if mine is None:
+            return None
+        is_due = mine.status == RUNNING
+        return EscalationView(
+            mine.policy,
+            mine.status,
+            mine.level + 1,
+            mine.round + 1,
+            mine.due_at if is_due else 0.0,
+            [*map(lines.in_words, mine.reached)],
+            mine.why,
+        )
+
     # -- what becomes of incidents ---------------------------------------------------------------------------
 
     def _judged(self, change: Judged, now: float) -> None:
@@ -148,6 +166,8 @@ class Escalations(Component):
             self._stop(incident, f"it is {incident.state.value}", SYSTEM, now)
             self._tell_end(incident, now)
         elif change.reopens:
+            # Whoever was not told yet that it is over is not told any more.
+            self._stop(incident, "reopened", SYSTEM, now)
             self._begin(incident, "reopened", now, waits=True, anew=True)
 
     def _is_split_off(self, change: SplitOff, now: float) -> None:
@@ -222,12 +242,18 @@ class Escalations(Component):
                 return
             if mine.status == ENDED and not changes:
                 return
+            if mine.status == ENDED and not is_worse and _flaps(mine, self.shard.settings.interval_s, now):
+                return
         severity = incident.severity if incident.is_classified else min(incident.severity, UNJUDGED_AS)
         due_at = now + (self.audience.wait_s(route, Severity(severity)) if waits else 0.0)
+        level = round_ = 0
         if mine is not None and mine.number and not is_worse:
-            # As for notifications: what comes and goes does not page anew each time.
+            # As for notifications, an interval apart.
             due_at = max(due_at, min(now, mine.began_at) + self.audience.interval_s(route))
-        self.shard.do(EscalationBegan(incident.id, policy, route.name, due_at, why), now)
+            if _flaps(mine, self.audience.interval_s(route), now):
+                # Level 1 was woken for it before, again and again, and it is not well: its next level is told instead.
+                level, round_ = mine.level, mine.round
+        self.shard.do(EscalationBegan(incident.id, policy, route.name, due_at, why, level, round_), now)
         if due_at <= now:
             self._next(incident, self.store.all[incident.id], now)
 
@@ -473,7 +499,17 @@ class Escalations(Component):
 
     def _fold_began(self, event: EscalationBegan, now: float) -> None:
         before = self.store.of(event.incident_id)
-        after = Escalation(event.policy, event.route, RUNNING, event.due_at, began_at=now, why=event.why)
+        after = Escalation(
+            event.policy,
+            event.route,
+            RUNNING,
+            event.due_at,
+            event.level,
+            event.round,
+            began_at=now,
+            why=event.why,
+        )
+        after.begun = [*([] if before is None else before.begun), now][-FLAPS:]
         if before is not None:
             # Pages are numbered on, and whoever was told still hears of the end.
             after.number, after.reached = before.number, before.reached
@@ -591,6 +627,11 @@ class Escalations(Component):
         on(EscalationStopped, _fold_stopped, Description(("EscalationStopped",), lines.stopped)),
         on(EscalationEnded, _fold_ended, Description(("EscalationEnded",), lines.ended)),
     )
+
+
+def _flaps(mine: Escalation, interval_s: float, now: float) -> bool:
+    """Whether it began so often of late that the incident comes and goes (models/shard/flapping.py)."""
+    return len(mine.begun) == FLAPS and now - mine.begun[0] < FLAP_WINDOW * interval_s
 
 
 def _is_acknowledged(incident: Incident) -> bool:

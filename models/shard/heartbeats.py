@@ -10,9 +10,14 @@ fires. So the log has only which heartbeats there are, and when they were heard:
 `base` is the last beat. Whoever could not be heard may have sent one: after a gap, or a recovery, a heartbeat that was heard so
 long before its end gets as much time again, at most one interval (_renewed). What a crash forgets of beats in memory only makes that
 longer. A gap is known to begin when the log last said that somebody listens, so that is said every LISTENS_EVERY_S.
+
+When services move to another partition, what is known of their heartbeats goes with them: to be waited for anew, one would be missed
+up to an interval late.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -23,6 +28,7 @@ from models.durations import duration_text
 from models.incidents.notification import rfc3339
 from models.partition.checkpoint import RecordKind
 from models.partition.event import Event
+from models.partition.sharding import slot_of
 from models.partition.timers import Timers
 from models.shard import clock
 from models.shard.changes import AlertDue, SeriesOver
@@ -120,6 +126,8 @@ class HeartbeatsOfShard(Component):
         self.pulses: dict[str, Pulse] = {}
         #: When somebody surely could be heard last.
         self.listened_at = 0.0
+        #: Those of each slot, as far as somebody asked since they were others.
+        self._by_slot: dict[int, list[str]] | None = None
         # Only live: beats that are not in the log, and when to look at each.
         self._beats: dict[str, float] = {}
         self._timers = Timers()
@@ -291,7 +299,7 @@ class HeartbeatsOfShard(Component):
             after[heartbeat.id] = pulse
         for its in self.pulses.keys() - after.keys():
             self._touch(its)
-        self.pulses = after
+        self.pulses, self._by_slot = after, None
         self._listens(now)
 
     def _fold_heard(self, event: BeatsHeard, now: float) -> None:
@@ -347,6 +355,37 @@ class HeartbeatsOfShard(Component):
         else:
             self.pulses.update((each.heartbeat.id, each) for each in _pulses_decoder.decode(record))
 
+    # -- with a slot to another partition ------------------------------------------------------------------
+
+    def slots_held(self) -> Iterable[int]:
+        if self._by_slot is None:
+            self._by_slot = {}
+            for its, pulse in self.pulses.items():
+                slot = slot_of(pulse.heartbeat.tenant, pulse.heartbeat.service)
+                self._by_slot.setdefault(slot, []).append(its)
+        return self._by_slot.keys()
+
+    def carries_slot(self, slot: int) -> bytes | None:
+        if slot not in self.slots_held():
+            return None
+        assert self._by_slot is not None
+        return _encoder.encode(_Carried([self.pulses[its] for its in self._by_slot[slot]], self.listened_at))
+
+    def brings_slot(self, slot: int, record: bytes) -> None:
+        carried = _carried_decoder.decode(record)
+        # Where nobody listens to anything, nobody noted that anybody does.
+        self._listens(min(self.listened_at, carried.listened_at) if self.pulses else carried.listened_at)
+        for pulse in carried.pulses:
+            self.pulses[pulse.heartbeat.id] = pulse
+            self._touch(pulse.heartbeat.id)
+        self._by_slot = None
+
+    def drops_slot(self, slot: int) -> None:
+        if slot in self.slots_held() and self._by_slot is not None:
+            for its in self._by_slot.pop(slot):
+                del self.pulses[its]
+                self._touch(its)
+
     messages = {HeartbeatsChanged: _changed, Beats: _heard}
     after = {ClockSetBack: _set_back}
     follows = {ShardStarted: _fold_started, ReceptionGap: _fold_gap, ClockSetBack: _fold_set_back}
@@ -355,6 +394,13 @@ class HeartbeatsOfShard(Component):
         on(HeartbeatsWatched, _fold_watched, whose=Whose.SHARD),
         on(BeatsHeard, _fold_heard, whose=Whose.REQUEST),
     )
+
+
+class _Carried(msgspec.Struct, array_like=True):
+    """What goes with a slot: its pulses, and when they surely could be heard last."""
+
+    pulses: list[Pulse]
+    listened_at: float
 
 
 def _renewed(pulse: Pulse, now: float) -> float:
@@ -375,4 +421,5 @@ def _bucket(its: str) -> int:
 
 _encoder = msgspec.msgpack.Encoder()
 _time_decoder = msgspec.msgpack.Decoder(float)
+_carried_decoder = msgspec.msgpack.Decoder(_Carried)
 _pulses_decoder = msgspec.msgpack.Decoder(list[Pulse])

@@ -360,9 +360,10 @@ class Intake(Component):
             number, key, incident.id, ends, body, decision, signal, self.shard.sender, is_news
         )
         self.shard.do(event, now)
-        if signal:
-            self.shard.report(Signalled(incident), now)
         opens = decision is Decision.OPENED
+        if signal and not opens:
+            # An incident that opens is classified anyway.
+            self.shard.report(Signalled(incident), now)
         self.shard.report(SeriesFires(incident, number, False, opens, content), now)
         return decision
 

@@ -16,6 +16,7 @@ from models.routes.route import ReceiverRow
 from models.shard.core import Core
 from models.shard.effects import Act
 from models.shard.mutes import Mutes
+from models.shard.relations import Relations
 from models.shard.sharing import Sharing
 from models.shard.telling import GREW
 
@@ -64,7 +65,8 @@ def facts(shard: Core, incident: Incident, *, reason: str, most: int, new: int =
         total=len(numbers),
         common=_common(shard, incident),
     )
-    return msgspec.structs.replace(said, title=shard.of(Sharing).title(incident), new=new)
+    cause = shard.of(Relations).in_a_line(incident) if incident.is_open else ""
+    return msgspec.structs.replace(said, title=shard.of(Sharing).title(incident), new=new, cause=cause)
 
 
 def _common(shard: Core, incident: Incident) -> Common:

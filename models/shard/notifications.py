@@ -178,6 +178,8 @@ class Notifications(Component):
     def _unmuted(self, change: Unmuted, now: float) -> None:
         """What was held back is told now, if it is still to be told, to whom routes choose now."""
         incident = change.incident
+        if self.shard.withholds(incident):
+            return  # something else mutes it, and says so when it does no more
         held_back = [name for name, each in incident.notifications.items() if each.withheld]
         if not held_back:
             return
@@ -362,7 +364,8 @@ class Notifications(Component):
                     self.telling.ready[Ear(incident.id, receiver)] = None
 
     def came(self, incident: Incident) -> None:
-        if any(each.given_up for each in incident.notifications.values()):
+        # One that opens has none yet: no generator for nothing.
+        if incident.notifications and any(each.given_up for each in incident.notifications.values()):
             self.given_up[incident.id] = None
 
     def left(self, incident: Incident) -> None:
@@ -439,7 +442,7 @@ class Notifications(Component):
             what = "merged into another, which is told of" if incident.merged_into else incident.state.value
             raise Conflict(f"it is {what}: only an open incident can be sent again")
         if why := self.shard.withholds(incident):
-            raise Conflict(f"it is muted, {why}: end the silence first")
+            raise Conflict(f"it is muted, {why}: end what mutes it first")
         told = self._told(incident, now)
         if verb.receiver:
             if not self.audience.is_known(verb.receiver):

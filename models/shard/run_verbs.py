@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from models.errors import Busy, Conflict, Forbidden, NotFound
+from models.errors import Busy, Conflict, Forbidden, NotFound, Stale
 from models.incidents.incident import Incident
 from models.incidents.verbs import ApproveRun, CancelRun, HoldRun, StartRun
-from models.playbook.run import CANCELLED, PAUSED, Deed, Run
+from models.playbook.run import CANCELLED, PAUSED, Deed, Run, question_of
 from models.playbook.run_events import ApprovalGiven, RunHeld
 from models.shard.commands import must_be_open
 from models.shard.component import Component
@@ -78,6 +78,12 @@ class RunVerbs(Component):
         if not waits:
             where = f" at step {verb.step!r}" if verb.step else ""
             raise Conflict(f"the run waits for no approval{where}")
+        if verb.question:
+            waits = [each for each in waits if question_of(run, *each) == verb.question]
+            if not waits:
+                raise Stale(
+                    "the run does not ask this any more, but something else: read it again, then decide again"
+                )
         for step, _number, deed in waits:
             _check_may(incident, deed, command.actor)
             if not verb.denied and now >= deed.at:

@@ -52,6 +52,10 @@ class ShardSettings(msgspec.Struct, frozen=True):
     review_after_s: float = 0.0
     #: How long an edge agent may be away before that is an alert; 0: for ever.
     edge_offline_after_s: float = 0.0
+    #: Whether nobody is notified of symptoms of a cause that was, of which severities, and for how long at most.
+    mute_symptoms: bool = False
+    symptom_severities: tuple[int, ...] = (2, 3, 4)
+    mute_symptoms_for_s: float = 3600.0
     #: Who may be told of incidents, and who is told of which.
     receivers: dict[str, ReceiverRow] = msgspec.field(default_factory=lambda: {WEBHOOK: ReceiverRow()})
     route: Route = Route()

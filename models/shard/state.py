@@ -197,7 +197,7 @@ class ShardState:
                     del self.other_groupings[names]
         self.order.remove((incident.created_at, incident.id))
         self.places.drop(incident.id)
-        for label in incident.group_labels.items():
+        for label in incident.present_group_labels.items():
             self.by_label[label].pop(incident.id)
             if not self.by_label[label]:
                 del self.by_label[label]
@@ -232,7 +232,13 @@ class ShardState:
         if incident.state is not IncidentState.CLOSED and not incident.is_by_hand:
             self.by_group[incident.tenant, incident.group_key] = incident
         for label in incident.group_labels.items():
-            self.by_label.setdefault(label, {})[incident.id] = None
+            if not label[1]:
+                continue  # nobody looks for those that lack a label, which may be all
+            labelled = self.by_label.get(label)
+            if labelled is None:
+                self.by_label[label] = {incident.id: None}
+            else:
+                labelled[incident.id] = None
         if incident.overflow is not None:
             self.loose[incident.id] = None
         elif not incident.is_by_hand and incident.group_labels.keys() != self._grouped_by:

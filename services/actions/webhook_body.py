@@ -32,6 +32,7 @@ class _Incident(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str
     url: str | None = None
     to: str = ""
+    probable_cause: str = ""
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -96,6 +97,7 @@ def webhook_body(facts: Facts, *, external_url: str = "", receiver: str = "webho
                 reason=facts.reason,
                 url=f"{base}/v1/incidents/{identity}" if base else None,
                 to=facts.to,
+                probable_cause=facts.cause,
             ),
         )
     )

@@ -25,6 +25,8 @@ Escape = Callable[[str], str]
 ALERTS_LISTED = 10
 #: Of a description within the default text: two paragraphs.
 DESCRIPTION_CHARS = 2000
+#: Of what probably caused it: two lines of a phone.
+CAUSE_CHARS = 300
 #: Of a note: what the longest channel takes.
 NOTE_CHARS = 30_000
 #: Labels of one alert in the default text, those that not all alerts share.
@@ -159,6 +161,8 @@ class Wording:
         yield "Type", facts.type.value
         yield "State", facts.state.value
         yield "Alerts", _count(facts)
+        if facts.cause:
+            yield "Looks like", self.escape(one_line(short(facts.cause, CAUSE_CHARS)))
         yield "Started", _time(facts.created_at)
         if facts.is_over and facts.resolved_at:
             yield "Resolved", _time(facts.resolved_at)
@@ -214,6 +218,7 @@ def variables(facts: Facts, link: str, name: str = "") -> dict[str, Any]:
             "state": facts.state.value,
             "service": facts.service,
             "tenant": facts.tenant,
+            "probable_cause": facts.cause,
             "created_at": rfc3339(facts.created_at),
             "resolved_at": ended,
             "labels": dict(facts.common_labels),

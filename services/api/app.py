@@ -25,12 +25,15 @@ from services.api.graphql.route import add_graphql_route
 from services.api.health import HealthGather, add_health_routes
 from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
+from services.api.opsgenie import answers as opsgenie
+from services.api.opsgenie.reads import add_opsgenie_routes
 from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk, RunReads
 from services.api.problems import field_problems, malformed, problem, problem_of
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.stream.stream import add_stream_routes
+from services.api.topology import TopologyDesk
 from services.api.v1.analytics import add_analytics_routes
 from services.api.v1.commands import Commands
 from services.api.v1.config import Reload, add_config_routes
@@ -48,12 +51,15 @@ from services.api.v1.rest import add_rest_routes
 from services.api.v1.routing import ReceiverDesk, add_routing_routes
 from services.api.v1.runs import add_run_routes
 from services.api.v1.silences import add_silence_routes
+from services.api.v1.situations import add_situation_routes
 from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
+from services.api.v1.topology import add_topology_routes
 from services.api.v1.verb_doing import Doing
 from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
+from services.ingest.doors.http import smooth
 from services.ingest.formats.paths import paths_of, pattern_of
 from services.ingest.formats.table import all_formats
 
@@ -75,6 +81,7 @@ def build_app(
     heartbeats: HeartbeatDesk,
     people: PeopleDesk,
     letters: LetterDesk,
+    topology: TopologyDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, /graphql, health, metrics, /openapi.json. No documentation
@@ -91,6 +98,7 @@ def build_app(
     app.add_middleware(Answers)
     add_alertmanager_routes(app, reads, settings, clock.now())
     add_alertmanager_silences(app, silences, settings().server.body_timeout)
+    add_opsgenie_routes(app, reads)
     bodies = BodyReader(settings().server.body_timeout)
     add_rest_routes(app, reads, commands, bodies, clock)
     add_stream_routes(app, tails)
@@ -100,6 +108,8 @@ def build_app(
     add_people_routes(app, people, bodies)
     add_oncall_routes(app, people, bodies)
     add_dead_letter_routes(app, letters, bodies)
+    add_topology_routes(app, topology, bodies)
+    add_situation_routes(app, topology)
     add_target_routes(app, targets)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)
@@ -147,6 +157,10 @@ def _answer_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
+        if opsgenie.is_opsgenies(path):
+            # As it was sent: an alias may have a slash in it.
+            sent = smooth(request.scope["raw_path"].decode("latin-1"))
+            return opsgenie.not_supported(request.method, sent, taken_at(sent))
         # A format's path has nothing else here.
         by_formats = taken_at(path) if error.status_code in (404, 405) else frozenset()
         if error.status_code == 405 or by_formats:
@@ -178,6 +192,8 @@ def _answer_errors(app: FastAPI) -> None:
         assert isinstance(error, IncidentManagerError)
         if isinstance(error, Forbidden) and _is_alertmanagers(request.url.path):
             return alertmanager.validation_error(403, 403, str(error))
+        if opsgenie.is_opsgenies(request.url.path):
+            return opsgenie.refused(error)
         return problem_of(error, request.url.path)
 
     async def of_missing(request: Request, error: Exception) -> Response:

@@ -89,7 +89,7 @@ def requires(scope: str) -> Requires:
 def scopes_of_routes(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
     """(method, path, scope) of every route. The scope is "" where none is needed and None where none is named."""
     for route in app.routes:
-        path = str(getattr(route, "path", route))
+        path = str(getattr(route, "path_format", getattr(route, "path", route)))
         dependant = getattr(route, "dependant", None)
         named = [
             each.call.scope

@@ -26,6 +26,7 @@ from models.settings.all import Settings
 from models.settings.origins import host_and_port, is_same_place, own_name, parse_origin
 from services.api.alertmanager import answers as alertmanager
 from services.api.auth import ANONYMOUS, METRICS_PATH, OPEN_PATHS, Caller, allow
+from services.api.opsgenie import answers as opsgenie
 from services.api.problems import problem
 from services.api.refusals import Refusals
 from services.ingest.arrival import ANONYMOUS as ANONYMOUS_SENDER
@@ -323,6 +324,8 @@ def refusal(error: Refused, path: str) -> Response:
         status, kind, title = 400, "malformed", "The request cannot be read"
     if path.startswith(f"{alertmanager.PREFIX}/"):
         response = alertmanager.validation_error(status, status, str(error))
+    elif opsgenie.is_opsgenies(path):
+        response = opsgenie.answer({"message": str(error)}, 422 if status == 400 else status)
     else:
         response = problem(status, kind, title, str(error), path)
     if status == 401:

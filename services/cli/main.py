@@ -37,11 +37,13 @@ from services.cli.commands import (
     routes,
     send,
     silences,
+    situations,
     stats,
     status,
     store,
     targets,
     tokens,
+    topology,
     up,
 )
 from services.cli.commands.incidents import group as incidents
@@ -208,6 +210,8 @@ app.add_typer(escalation.app, name="escalation")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(edge.app, name="edge")
+app.add_typer(situations.app, name="situations")
+app.add_typer(topology.app, name="topology")
 app.command(epilog=EPILOG)(stats.stats)
 app.command(epilog=EPILOG)(analytics.analytics)
 app.command(epilog=EPILOG)(targets.targets)

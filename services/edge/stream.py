@@ -71,6 +71,8 @@ class AgentStream:
         #: Actions that were given to it here.
         self._given: dict[str, EdgeAction] = {}
         self._status: str | None = None
+        #: The configuration and the health check that were sent to it here last.
+        self._version, self._check = 0, ""
 
     def end(self, why: IncidentManagerError) -> None:
         """Let it end with this. The first call counts."""
@@ -185,11 +187,17 @@ class AgentStream:
         try:
             if work.config is not None:
                 version, values = work.config
-                if await self._may(DeliverEdge(self._tenant, self.agent, self.id, config=version)):
+                if version != self._version and await self._may(
+                    DeliverEdge(self._tenant, self.agent, self.id, config=version)
+                ):
+                    self._version = version
                     await self.write(words.config_message(version, values))
             if work.check is not None:
                 identity, service = work.check
-                if await self._may(DeliverEdge(self._tenant, self.agent, self.id, check=identity)):
+                if identity != self._check and await self._may(
+                    DeliverEdge(self._tenant, self.agent, self.id, check=identity)
+                ):
+                    self._check = identity
                     await self.write(words.check_message(identity, service))
             for action in work.actions:
                 await self._send_action(action)
@@ -202,6 +210,8 @@ class AgentStream:
             self.end(Unavailable("a bug of the server"))
 
     async def _send_action(self, action: EdgeAction) -> None:
+        if action.id in self._given:
+            return
         if not await self._ground.shards.is_wanted(action.incident_id, action.key):
             why = "the run that asked for it is over, or was cancelled"
             await self._ground.shards.tell(self.agent, WithdrawEdge(self._tenant, self.agent, action.id, why))
@@ -216,6 +226,10 @@ class AgentStream:
             await self._ground.shards.tell(self.agent, deliver)
         except Conflict:
             return False
+        except Unavailable:
+            # It may be in the log as sent, and is not: on the next stream all of it comes again.
+            self.end(Unavailable("its shard does not answer: connect again"))
+            raise
         return True
 
     async def write(self, message: bytes) -> None:

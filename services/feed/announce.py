@@ -19,9 +19,12 @@ from actors.runtime.ending import end
 from actors.runtime.host import Host
 from models.control.control import ControlMessage
 from models.errors import Conflict, IncidentManagerError, Unavailable
+from models.incidents.incident import Incident
+from models.incidents.query import SummaryPage, encode
+from models.incidents.summaries import FRAME_END
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
-from models.partition.sharding import TENANT
+from models.partition.sharding import TENANT, partition_name, slot_of_id
 from models.ports import Archive, Clock, EventLog
 from services.feed.announce_shard import ShardAnnouncements, Standing
 from services.feed.follow import Ask
@@ -68,13 +71,15 @@ class Announcer:
         self._host = host
         self._topic = process or orchestrate
         self.outlet = Outlet(writer, self.meter, clock)
-        self._shards = [
-            ShardAnnouncements(
+
+        def announcements(partition: str, ask: Ask) -> ShardAnnouncements:
+            return ShardAnnouncements(
                 partition,
                 len(shards),
                 open_log,
                 open_archive(partition),
-                self._asking(actor),
+                ask,
+                self._moved,
                 self.outlet,
                 process,
                 orchestrate,
@@ -82,8 +87,11 @@ class Announcer:
                 self.meter,
                 tenant,
             )
-            for partition, actor in shards.items()
-        ]
+
+        self._announcements = announcements
+        self._shards = [announcements(partition, self._asking(actor)) for partition, actor in shards.items()]
+        #: Partitions that there are no more: what happened in them may still have to be written.
+        self._gone: dict[str, ShardAnnouncements] = {}
         self._groups = [
             _Group(self, f"announce/{first}", self._shards[first : first + PARTITIONS_MAX])
             for first in range(0, len(self._shards), PARTITIONS_MAX)
@@ -101,7 +109,7 @@ class Announcer:
         await self.outlet.close()
         for each in self._groups:
             await each.leave()
-        for shard in self._shards:
+        for shard in (*self._shards, *self._gone.values()):
             await shard.close()
         await self.control.close()
 
@@ -117,7 +125,8 @@ class Announcer:
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
         self.meter.set("llm_im_announce_away", 1 if any(self._away().values()) else 0)
-        self.meter.set("llm_im_announce_behind_frames", sum(each.behind for each in self._shards))
+        shards = (*self._shards, *self._gone.values())
+        self.meter.set("llm_im_announce_behind_frames", sum(each.behind for each in shards))
         return encode_metrics(self.meter.read())
 
     async def slots(self) -> int:
@@ -128,8 +137,31 @@ class Announcer:
             raise Unavailable("there is no slot map yet")
         return self.control.state.slots.version
 
+    @property
+    def has_one_cursor(self) -> bool:
+        """Whether all partitions have one in common: then it is known what of all of them was written."""
+        return len(self._groups) == 1
+
+    def gone(self, partition: str) -> ShardAnnouncements:
+        """The announcements of a partition that there is no more since slots moved."""
+        if partition not in self._gone:
+            self._gone[partition] = self._announcements(partition, _nobody)
+        return self._gone[partition]
+
+    async def _moved(self, identity: bytes, partition: str) -> Incident | None:
+        slots = self.control.state.slots
+        if slots is None:
+            raise Unavailable("there is no slot map yet")
+        index = slots.owners[slot_of_id(identity)]
+        if index >= len(self._shards):
+            raise Unavailable("services have moved to shards that this process does not know yet")
+        owner = self._shards[index]
+        return None if owner.partition == partition else await owner.find(identity)
+
     def _away(self) -> dict[str, str]:
-        whys = {f"{self._topic} of {each.partition}": each.why for each in self._shards}
+        whys = {
+            f"{self._topic} of {each.partition}": each.why for each in (*self._shards, *self._gone.values())
+        }
         waits = next((each.why for each in self._groups if each.why), "")
         # Where another process writes, it is that one's to say.
         is_ours = any(each.lease.is_held for each in self._groups)
@@ -154,6 +186,9 @@ class _Group:
         self._shards = shards
         self._slots = 0
         self._waits = False
+        #: What the cursor is of: the version of a slot map, and its partitions. Other ones than ours while what happened before slots
+        #: moved is being written.
+        self._version, self._written = 0, shards
 
     async def live(self) -> None:
         """Run until cancelled."""
@@ -187,14 +222,48 @@ class _Group:
             await self.lease.release()
 
     def _begin(self) -> None:
+        before = _before_move(self.lease.cursor, self._slots) if self._announcer.has_one_cursor else None
+        if before is not None:
+            self._version, places = before
+            names = [partition_name(index) for index in range(len(places))]
+            ours = {each.partition: each for each in self._shards}
+            self._written = [ours.get(name) or self._announcer.gone(name) for name in names]
+            for shard, at in zip(self._written, places, strict=True):
+                shard.begin(at, "new")
+            return
+        self._version, self._written = self._slots, self._shards
         found, why = _read_cursor(self.lease.cursor, self._slots, len(self._shards))
         for shard, at in zip(self._shards, found, strict=True):
             shard.begin(at, why)
 
+    async def _write(self) -> None:
+        """Run until cancelled. What happened to an incident before it moved is written before anything that happened after."""
+        if self._version != self._slots:
+            await self._write_before_move()
+        await asyncio.gather(*(each.run() for each in self._shards))
+
+    async def _write_before_move(self) -> None:
+        log.info("writing to the queue what happened before services moved to other shards")
+        since = self._version
+        await asyncio.gather(*(each.run(since) for each in self._written if each.at is not None))
+        for shard in self._shards:
+            while shard not in self._written:
+                try:
+                    await shard.begin_moved(since)
+                    break
+                except IncidentManagerError as error:
+                    self.why = str(error)
+                    await asyncio.sleep(self.lease.lease_s / 8)
+        self.why = ""
+        self._version, self._written = self._slots, self._shards
+
     async def _while_held(self) -> None:
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(each.run()) for each in self._shards]
-        tasks += [loop.create_task(self.lease.keep()), loop.create_task(self._keep_cursor())]
+        tasks = [
+            loop.create_task(self._write()),
+            loop.create_task(self.lease.keep()),
+            loop.create_task(self._keep_cursor()),
+        ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -217,7 +286,7 @@ class _Group:
                 continue  # a renewal that fails as well ends it
 
     async def _move(self) -> None:
-        await self.lease.move(_write_cursor(self._slots, [each.at for each in self._shards]))
+        await self.lease.move(_write_cursor(self._version, [each.at for each in self._written]))
 
 
 def _write_cursor(slots: int, places: Sequence[Standing | None]) -> str:
@@ -238,6 +307,24 @@ def _read_cursor(text: str, slots: int, count: int) -> tuple[Sequence[Standing |
     except ValueError:
         return nowhere, "unknown"
     return places, "new"
+
+
+def _before_move(text: str, slots: int) -> tuple[int, Sequence[Standing | None]] | None:
+    """The version of the slot map before this one if a cursor is of that, and where its partitions stand; None for any other cursor: of
+    what happened between two moves there may be partitions that it does not name."""
+    try:
+        version, _, rest = text.partition(";")
+        places = [_place(each) for each in rest.split(",")]
+        is_before = int(version) == slots - 1
+    except ValueError:
+        return None
+    # With as many there may have been more, under other cursors.
+    return (int(version), places) if is_before and len(places) < PARTITIONS_MAX else None
+
+
+async def _nobody(_query: bytes) -> bytes:
+    """Answers for the shard of a partition that there is no more: it has no incident."""
+    return encode(SummaryPage(FRAME_END, []))
 
 
 def _place(text: str) -> Standing | None:

@@ -4,16 +4,20 @@ partition."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
 
 from models.errors import Broken, IncidentManagerError, Unavailable
 from models.incidents.incident import Incident
+from models.incidents.query import GetIncident, IncidentPage, decode_answer, encode
 from models.metrics import Meter
 from models.partition.frames import digest_of
 from models.ports import Archive, Clock, EventLog
+from models.shard.assembly import ASSEMBLY
+from models.shard.slot_transfer import SlotArrived, SlotLeft
+from models.wire import tag_of
 from services.feed.announcements import announcements, gap
 from services.feed.follow import Ask, Follower, Gap
 from services.feed.outlet import Outlet
@@ -35,6 +39,12 @@ KNOWN_LEAST = 1000
 DIGEST_BYTES = 8
 
 
+_MOVES = frozenset({tag_of(SlotLeft), tag_of(SlotArrived)})
+
+#: An incident that is not in this partition any more, from the one that has it since slots moved; None when nobody has it.
+Elsewhere = Callable[[bytes, str], Awaitable[Incident | None]]
+
+
 class Standing(msgspec.Struct, frozen=True):
     """All up to the frame `seq`, whose digest begins with `digest` (empty: not known), is confirmed."""
 
@@ -52,6 +62,7 @@ class ShardAnnouncements:
         open_log: Callable[[str], EventLog],
         archive: Archive,
         ask: Ask,
+        elsewhere: Elsewhere,
         outlet: Outlet,
         process: str,
         orchestrate: str,
@@ -68,6 +79,7 @@ class ShardAnnouncements:
         self._log = open_log(partition)
         self._archive = archive
         self._ask = ask
+        self._elsewhere = elsewhere
         self._outlet = outlet
         self._topics = process, orchestrate
         self._clock = clock
@@ -86,15 +98,21 @@ class ShardAnnouncements:
         """Go on from there; without a place at the newest, and tell `why` what was before is missing."""
         self.at, self._gap = at, "" if at is not None else why
 
-    async def run(self) -> None:
-        """Run until cancelled. Any failure holds up only this partition."""
+    async def run(self, moved_since: int | None = None) -> None:
+        """Run until cancelled; with `moved_since`, a version of the slot map, until all is written that happened here before slots moved
+        after it. Any failure holds up only this partition."""
         pause_s = RETRY_S
         while True:
             try:
+                until = None if moved_since is None else (await self._moves(moved_since, self._seq))[1]
                 follower = await self._stand()
                 self._now("")
-                while await self._step(follower):
+                while until is None or self._seq < until:
+                    if not await self._step(follower, until):
+                        break
                     pause_s = RETRY_S
+                else:
+                    return
             except IncidentManagerError as error:
                 self._now(str(error))
                 if isinstance(error, Broken):
@@ -113,6 +131,37 @@ class ShardAnnouncements:
     async def close(self) -> None:
         await self._log.close()
         await self._archive.close()
+
+    async def begin_moved(self, moved_since: int) -> None:
+        """Go on with what came here when slots moved after this version of the slot map: what was here before was written then. Raises
+        Unavailable, Damaged."""
+        first, _last = await self._moves(moved_since, 0)
+        self.begin(Standing(max(0, first - 1), b""), "")
+
+    async def find(self, identity: bytes) -> Incident | None:
+        """An incident of this partition, from its shard or its archive. Raises Unavailable."""
+        answer = decode_answer(await self._ask(encode(GetIncident(self._tenant, identity))))
+        if isinstance(answer, IncidentPage) and answer.items:
+            return answer.items[0].incident
+        found = await self._archive.get(identity)
+        return None if found is None else _incident_decoder.decode(found.record)
+
+    @property
+    def _seq(self) -> int:
+        return 0 if self.at is None else self.at.seq
+
+    async def _moves(self, since: int, after: int) -> tuple[int, int]:
+        """The first and the last frame behind `after` with what left or came when slots moved after the version `since`; 0 for none."""
+        first = last = 0
+        while page := await self._log.read(after):
+            after = page[-1][0]
+            for seq, stored in page:
+                frame = ASSEMBLY.frames.skim(self.partition, stored, seq, _MOVES)
+                for _number, event in () if frame is None else frame.events:
+                    if isinstance(event, SlotLeft | SlotArrived) and event.version > since:
+                        first, last = first or seq, seq
+            await asyncio.sleep(0)
+        return first, last
 
     async def _stand(self) -> Follower:
         """Where reading goes on: at the frame behind the last that was confirmed, if the log still has it."""
@@ -141,14 +190,14 @@ class ShardAnnouncements:
         self._meter.count("llm_im_announce_gaps_total", reason=self._gap)
         self.at, self._gap = Standing(seq, digest[:DIGEST_BYTES]), ""
 
-    async def _step(self, follower: Follower) -> bool:
+    async def _step(self, follower: Follower, until: int | None) -> bool:
         """Whether to go on with the same follower."""
         assert self.at is not None
         self._end = await self._log.last_seq()
         if self._end < self.at.seq:
             return False  # another log is here
         try:
-            page = await follower.read()
+            page = await follower.read(until)
         except Gap:
             return False
         if page.seq == self.at.seq:
@@ -166,7 +215,9 @@ class ShardAnnouncements:
 
     async def _archived(self, identity: bytes) -> Incident | None:
         found = await self._archive.get(identity)
-        return None if found is None else _incident_decoder.decode(found.record)
+        if found is None:
+            return await self._elsewhere(identity, self.partition)
+        return _incident_decoder.decode(found.record)
 
     def _now(self, why: str) -> None:
         if why and not self.why:

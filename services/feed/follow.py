@@ -100,9 +100,11 @@ class Follower:
         self._known = Summaries(most)
         self._foreign = _Foreign()
 
-    async def read(self) -> Page:
-        """What comes next, empty at the end. Raises Gap, Unavailable, Damaged, and then stays where it was."""
+    async def read(self, until: int | None = None) -> Page:
+        """What comes next, up to the frame `until`; empty at the end. Raises Gap, Unavailable, Damaged, and then stays where it was."""
         page = await self._event_log.read(self.seq, READ_BYTES)
+        if until is not None:
+            page = [each for each in page if each[0] <= until]
         if not page:
             return Page([], self.seq)
         if page[0][0] != self.seq + 1:

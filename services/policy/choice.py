@@ -61,7 +61,7 @@ def wrong_policies(files: Sequence[str], rule: str) -> str:
     from services.policy.rego import RegoPolicy
 
     try:
-        RegoPolicy(files, rule).close_now()
+        RegoPolicy(files, rule)
     except IncidentManagerError as error:
         return str(error)
     return ""

@@ -1,14 +1,16 @@
-"""Policies in Rego from files, evaluated in this process by regopy (rego-cpp): for those who run no policy server. The same files
-give the same decisions in OPA.
+"""Policies in Rego from files, evaluated by regopy (rego-cpp): for those who run no policy server. The same files give the same
+decisions in OPA. Compiled here, evaluated in processes of their own (rego_process.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import signal
+import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,10 @@ import msgspec
 
 from models.errors import Malformed, Unavailable
 from models.playbook.policy import PolicyEvalRequest, PolicyEvalResponse, denied, response_of
+from services.policy import rego_process
 
 if TYPE_CHECKING:
-    from regopy import Bundle, Interpreter
+    from regopy import Interpreter
 
 #: Of all files together: a policy is written by people.
 FILES_MAX_BYTES = 4 * 1024 * 1024
@@ -37,44 +40,93 @@ _HIDDEN = {code: chr(_PRIVATE + code) for code in _UNSAFE}
 _SHOWN = {_PRIVATE + code: chr(code) for code in _UNSAFE}
 
 
+#: Evaluations at a time, each in a process of its own of some 30 MB, which is kept: one that hangs holds up no other.
+PROCESSES_MAX = 4
+#: A decision is small; an answer that is longer is none.
+ANSWER_MAX = 256 * 1024
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
 class RegoPolicy:
     """Port Policy."""
 
     def __init__(self, files: Sequence[str], rule: str = "incidents") -> None:
         """`files`: `.rego` are policies, `.json` are data. `rule` is the package, or the rule in it, whose value is the decision.
         Reads and compiles all of them. Raises Malformed, which names the file; Unavailable without regopy."""
-        self._entry = rule.replace(".", "/")
-        self._bundle = _built(files, self._entry)
-        # What builds can't be asked afterwards: it answers `undefined`.
-        self._asked = _interpreter()
-        # An interpreter has one input at a time.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
+        self._policies = json.dumps(_read(files, rule.replace(".", "/"))).encode()
+        self._places = asyncio.Semaphore(PROCESSES_MAX)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._is_closed = False
 
     async def evaluate(self, request: PolicyEvalRequest) -> PolicyEvalResponse:
-        given = _texts(msgspec.to_builtins(request), _HIDDEN)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._evaluate, given)
-
-    def _evaluate(self, given: dict[str, Any]) -> PolicyEvalResponse:
-        import regopy
-
-        try:
-            self._asked.set_input(given)
-            output = self._asked.query_bundle_entrypoint(self._bundle, self._entry)
-        except (regopy.RegoError, ValueError):
-            # Its text repeats the input. Nobody is away who could be asked later: it is this input, whoever wrote that.
-            raise Malformed("the policy could not be evaluated for this input") from None
-        if not output.ok():
-            raise Malformed("the policy gives an error for this input (as when two rules disagree)")
-        if str(output) == "undefined" or not output.results or not output.results[0].expressions:
+        given = json.dumps(_texts(msgspec.to_builtins(request), _HIDDEN)).encode()
+        async with self._places:
+            process = self._idle.pop() if self._idle else await self._started()
+            try:
+                answer = await _asked(process, given)
+            except BaseException:
+                # Also when nobody waits any more: what is still evaluated there would be taken for the next answer.
+                _kill(process)
+                raise
+            if self._is_closed:
+                _kill(process)
+            else:
+                self._idle.append(process)
+        if "error" in answer:
+            # Nobody is away who could be asked later: it is this input, whoever wrote that.
+            raise Malformed(answer["error"])
+        if "value" not in answer:
             return denied("the policy has no such rule, or none that holds")
-        return response_of(_texts(output.results[0].expressions[0], _SHOWN))
+        return response_of(_texts(answer["value"], _SHOWN))
 
     async def close(self) -> None:
-        self.close_now()
+        self._is_closed = True
+        for process in self._idle:
+            _kill(process)
+            await process.wait()
+        self._idle.clear()
 
-    def close_now(self) -> None:
-        """Safe to call twice."""
-        self._thread.shutdown(wait=False)
+    async def _started(self) -> asyncio.subprocess.Process:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", rego_process.__file__,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=_ENVIRONMENT,
+                limit=ANSWER_MAX,
+            )  # fmt: skip
+        except OSError as error:
+            raise Unavailable(f"no process for the policy: {error.strerror}") from error
+        assert process.stdin is not None
+        process.stdin.write(self._policies + b"\n")
+        return process
+
+
+async def _asked(process: asyncio.subprocess.Process, given: bytes) -> dict[str, Any]:
+    """The answer to an input. Raises Malformed when there is none: that too is this input, and no reason to allow anything."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(given + b"\n")
+        await process.stdin.drain()
+        line = await process.stdout.readline()
+    except ValueError:
+        raise Malformed(f"the policy's answer is longer than {ANSWER_MAX} bytes") from None
+    except ConnectionError:
+        line = b""
+    if line.endswith(b"\n"):
+        found: dict[str, Any] = json.loads(line)
+        return found
+    if await process.wait() == -signal.SIGPROF:
+        raise Malformed(
+            f"the policy comes to no decision within {rego_process.EVALUATION_S:g} s for this input"
+        )
+    raise Malformed("the policy could not be evaluated for this input: whoever evaluated it ended")
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 def _texts(value: Any, by: Mapping[int, str]) -> Any:
@@ -100,9 +152,12 @@ def _interpreter() -> Interpreter:
     return interpreter
 
 
-def _built(files: Sequence[str], entry: str) -> Bundle:
+def _read(files: Sequence[str], entry: str) -> dict[str, Any]:
+    """What an evaluating process is given, after it was compiled here: people get errors at once, with the file's name."""
     builder = _interpreter()
     size = 0
+    modules: list[tuple[str, str]] = []
+    data: list[str] = []
     for name in files:
         try:
             source = Path(name).read_text("utf-8")
@@ -115,8 +170,10 @@ def _built(files: Sequence[str], entry: str) -> Bundle:
             raise Malformed(f"{name}: all policies together are longer than {FILES_MAX_BYTES} bytes")
         if name.endswith(".json"):
             _add_data(builder, name, source)
+            data.append(source)
         else:
             _add_module(builder, name, source)
+            modules.append((name, source))
     import regopy
 
     try:
@@ -125,7 +182,7 @@ def _built(files: Sequence[str], entry: str) -> Bundle:
         raise Malformed(f"{', '.join(files)}: {_said(error)}") from None
     if not bundle.ok():
         raise Malformed(f"{', '.join(files)}: the policies can't be compiled")
-    return bundle
+    return {"modules": modules, "data": data, "entry": entry, "seconds": rego_process.EVALUATION_S}
 
 
 def _add_data(builder: Interpreter, name: str, source: str) -> None:

@@ -123,11 +123,13 @@ def unknown(keys: Keys, row: type[Section] | None = None) -> str:
     fields = {} if section is None else section.model_fields
     siblings = [field.alias or name for name, field in fields.items()]
     what = "there is no such section" if not at else "there is no such setting"
-    if near := get_close_matches(name, siblings, 1):
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(KEYS)}
+    near = get_close_matches(name, siblings, 1)
+    # A setting without its section is meant more often than a section that is spelt like it.
+    if near and (at or name not in elsewhere):
         return f"{what}; did you mean {near[0] if row else '.'.join((*at, near[0]))}?"
     if row is not None:
         return f"{what}; there are {', '.join(siblings)}"
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(KEYS)}
     if near := get_close_matches(name, elsewhere, 1, cutoff=0.8):
         return f"{what}; did you mean {elsewhere[near[0]]}?"
     shown = [each for each in siblings if not _is_later(section, each)]

@@ -8,7 +8,7 @@ killed must answer again within a second or two, and imports are most of that.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from actors.targets import Targets
     from models.control.events import SettingsChanged
     from models.control.section import Section
-    from models.ports import Archive, DeadLetters, EventLog, Tracer
+    from models.ports import Archive, DeadLetters, EventLog, Peers, Tracer
     from models.settings.all import Settings
+    from models.topology.situations import Rules
     from services.actions.table import Actions
     from services.playbooks.worker import PlaybookWorker
 
@@ -57,7 +58,10 @@ def shard_actor_name(index: int) -> str:
 CONTROL_ACTOR = "control-a"
 PUBLISHER_ACTOR = "publisher-0"
 ANNOUNCER_ACTOR = "announcer-0"
+CORRELATOR_ACTOR = "correlator-0"
 BACKUP_ACTOR = "backup-0"
+#: A shard answers summaries in a few milliseconds, and may have a group before them.
+FOLLOWER_TIMEOUT_S = 5.0
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
@@ -290,6 +294,53 @@ def publisher_actor(config: bytes, host: Host) -> Actor:
         _followed(given, processes.PUBLISHER, sections=(Slots, ChangedSettings)),
         clock,
     )
+
+
+def correlator_actor(config: bytes, host: Host) -> Actor:
+    """actors.correlator.Correlator over the chosen stores."""
+    from actors.correlator import Correlator
+    from actors.runtime.clock import SystemClock
+    from models.partition.sharding import TENANT
+    from models.topology.topology import TOPOLOGY
+    from services.feed.relate import IncidentReader
+    from services.topology.file import reader_of
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    stores = open_stores(given["place"])
+    shards = {partition_name(index): actor for index, actor in enumerate(given["shards"])}
+
+    def take(changed: Mapping[str, Any]) -> None:
+        actor.take_rules(correlation_rules(changed))
+
+    actor = Correlator(
+        host,
+        stores.log(TOPOLOGY),
+        SystemClock(),
+        correlation_rules(given),
+        shards,
+        [
+            IncidentReader(name, stores.log(name), stores.archive(name), asking(host.peers, shard), TENANT)
+            for name, shard in shards.items()
+        ],
+        _followed(given, processes.CORRELATOR, take, sections=(Slots, Begun, ChangedSettings)),
+        reader_of(given["topology_file"]),
+    )
+    return actor
+
+
+def correlation_rules(given: Mapping[str, Any]) -> Rules:
+    """What the correlator goes by."""
+    from models.topology.situations import Rules
+
+    return Rules(
+        given["window_s"], given["tolerance_s"], given["hops"], given["mutes"], frozenset(given["mutable"])
+    )
+
+
+def asking(peers: Peers, actor: str) -> Callable[[bytes], Awaitable[bytes]]:
+    """How a follower of a shard's log asks the shard."""
+    return lambda query: peers.call(actor, "ask", query, FOLLOWER_TIMEOUT_S)
 
 
 def announcer_actor(config: bytes, host: Host) -> Actor:

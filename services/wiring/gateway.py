@@ -31,7 +31,7 @@ from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
 from models.settings.heartbeats import Heartbeats as HeartbeatSettings
-from models.settings.processes import RESPONDER
+from models.settings.processes import CORRELATOR, RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
@@ -43,6 +43,7 @@ from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
+from services.api.topology import TopologyDesk
 from services.api.traced import Traced
 from services.api.v1.commands import Commands
 from services.api.v1.routing import ReceiverDesk
@@ -187,6 +188,7 @@ class Gateway:
         self.commands = Commands(self._tell, self.reads)
         replayer = Replayer(dead_letters, station.intake, station.formats, clock, self.meter, self._tracer)
         desk = TokenDesk(station.tail, station.tell_control)
+        correlators = [each for each in other_actors if each.startswith(f"{CORRELATOR}-")]
         self.playbooks = PlaybookDesk(station.tail, station.tell_control)
         responders = [each for each in other_actors if each.startswith(f"{RESPONDER}-")]
         self.rest = build_app(
@@ -203,6 +205,7 @@ class Gateway:
             playbooks=self.playbooks,
             edge=EdgeAgents(self.edge_shards),
             letters=LetterDesk(dead_letters, replayer, tenant),
+            topology=TopologyDesk(peers, correlators),
             heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
             people=PeopleDesk(station.tail, station.tell_control, clock, tenant, lambda: station.settings),
             reload=self.change_settings,

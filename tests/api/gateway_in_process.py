@@ -27,6 +27,7 @@ from actors.begun import Kept
 from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
+from actors.correlator import Correlator
 from actors.delivery import DeliveryWindow
 from actors.responder import ResponderActor
 from actors.runtime.clock import SystemClock
@@ -40,11 +41,13 @@ from models.metrics import Meter
 from models.partition.sharding import TENANT, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer, Worker
 from models.settings.all import Settings
-from models.settings.processes import CLASSIFIER, COLLECTOR, RESPONDER, SHARD, given_by
+from models.settings.processes import CLASSIFIER, COLLECTOR, CORRELATOR, RESPONDER, SHARD, given_by
 from models.settings.secrets import revealed
 from models.shard.known_silences import KnownSilences
 from models.shard.settings import ShardSettings
+from models.topology.topology import TOPOLOGY
 from services.actions.table import Actions
+from services.feed.relate import IncidentReader
 from services.ingest.sources.table import open_sources
 from services.machine.front_tls import Front
 from services.machine.http_protocol import Protocol
@@ -58,6 +61,7 @@ from services.stores.sqlite.archive import SqliteArchive
 from services.stores.sqlite.dead_letters import SqliteDeadLetters
 from services.stores.sqlite.delivery import SqliteDeliveryIds
 from services.stores.sqlite.log import SqliteEventLog
+from services.topology.file import reader_of
 from services.wiring import bootstrap
 from services.wiring.actors import plan
 from services.wiring.collector import Collector
@@ -471,6 +475,8 @@ async def system(
     for planned in plan(configured):
         if planned.kind == COLLECTOR:
             await cluster.start(planned.name, partial(_collector, configured, stores, clock))
+        if planned.kind == CORRELATOR:
+            await cluster.start(planned.name, partial(_correlator, configured, stores, clock))
     gateway = _gateway("gateway-test", configured, stores, clock, cluster, letters, front_tls=front_tls)
     await gateway.start()
     ours = System(configured, stores, clock, cluster, gateway, letters, names)
@@ -526,7 +532,7 @@ def _gateway(
                 "classifier-0",
                 bootstrap.CONTROL_ACTOR,
                 *(f"responder-{each}" for each in range(responders)),
-                *(planned.name for planned in plan(configured) if planned.kind == COLLECTOR),
+                *(planned.name for planned in plan(configured) if planned.kind in (COLLECTOR, CORRELATOR)),
             ],
             bootstrap.CONTROL_ACTOR,
             None,
@@ -555,6 +561,34 @@ def _collector(configured: Settings, stores: Stores, clock: SettableClock, host:
         given = revealed(configured.given_to(COLLECTOR))
         assert isinstance(given, Mapping)
         return Collector(host.name, station, open_sources, given)
+
+
+def _correlator(configured: Settings, stores: Stores, clock: SettableClock, host: Host) -> Correlator:
+    given = configured.given_to(CORRELATOR)
+    shards = {
+        partition_name(index): bootstrap.shard_actor_name(index)
+        for index in range(configured.state.partitions)
+    }
+
+    def take(changed: SettingsChanged) -> None:
+        actor.take_rules(bootstrap.correlation_rules(given_by(changed, CORRELATOR)))
+
+    actor = Correlator(
+        host,
+        stores.log(TOPOLOGY),
+        clock,
+        bootstrap.correlation_rules(given),
+        shards,
+        [
+            IncidentReader(
+                name, stores.log(name), stores.archive(name), bootstrap.asking(host.peers, shard), TENANT
+            )
+            for name, shard in shards.items()
+        ],
+        ControlTail(stores.log("control"), SettingsWatch("", take)),
+        reader_of(str(given["topology_file"])),
+    )
+    return actor
 
 
 def _settings_of_a_responder(settings: Settings) -> Mapping[str, object]:

@@ -47,6 +47,7 @@ from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
+from services.api.topology import TopologyDesk
 from services.api.v1.commands import Commands
 from services.api.v1.routing import ReceiverDesk
 from services.api.v1.targets import TargetDesk
@@ -101,6 +102,7 @@ class StandIn:
         self.heartbeats = HeartbeatDesk(tail, self.tell, self.reads, self.clock, "default")
         self.people = PeopleDesk(tail, self.tell, self.clock, TENANT, Settings)
         self.letters = _letters(self.clock)
+        self.topology = TopologyDesk(LocalCluster(), [])
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
             logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
@@ -124,6 +126,7 @@ class StandIn:
                 playbooks=self.playbooks,
                 edge=self.edge,
                 letters=self.letters,
+                topology=self.topology,
                 heartbeats=self.heartbeats,
                 people=self.people,
                 reload=self.reload,

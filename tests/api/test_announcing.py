@@ -16,15 +16,18 @@ from models.control.polls import MoveCursor, Polls, TakePoll
 from models.errors import Conflict
 from models.settings.all import Settings
 from models.settings.processes import ANNOUNCER
+from models.shard.settings import ShardSettings
 from services.feed import announce, announce_shard, outlet
 from services.feed.announce_shard import Standing
 from services.feed.announcements import ORCHESTRATED
+from services.upkeep.resharding import reshard
 from services.wiring import bootstrap
 from services.wiring.actors import plan
 from services.wiring.bootstrap import ANNOUNCER_ACTOR
 from tests.api.announcing import Outside, counted, kill, timelines, until
-from tests.api.gateway_in_process import SqliteStores, System, alert, system
+from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
 from tests.api.queue_peers import KafkaPeer, NatsPeer, Peer, RabbitPeer
+from tests.api.test_moving import Kept
 from tests.contract.proxy import Proxy
 from tests.ports import free_port
 
@@ -243,3 +246,37 @@ async def test_a_log_that_does_not_go_on_from_the_cursor_is_told_as_a_gap(peer: 
             return len(await outside.kinds()) == 4
 
         await until(is_told, "it goes on")
+
+
+async def test_what_waited_when_services_moved_is_written_from_where_it_was(peer: Peer) -> None:
+    if not isinstance(peer, KafkaPeer):
+        pytest.skip("from where it goes on is the same whatever the broker")
+    outside, kept, clock = Outside(peer), Kept(), SettableClock()
+    await outside.create()
+
+    async def stop(ours: System) -> None:
+        stopped = ours.cluster.kill(ANNOUNCER_ACTOR)
+        assert stopped is not None
+        await stopped.stop()
+
+    async with system(kept, clock=clock) as ours:  # type: ignore[arg-type]
+        await outside.start(ours)
+        await outside.begun()
+        await opened(ours, 4)
+        await all_told(ours, outside)
+        await stop(ours)
+        await opened(ours, 4, 10)
+        await worked_on(ours)
+    for partitions in (3, 1):
+        await reshard(kept, ShardSettings(), partitions, clock, lambda _text: None)
+        async with system(kept, clock=clock, state={"partitions": partitions}) as ours:  # type: ignore[arg-type]
+            # Something happens before it begins, and while it writes what happened before.
+            await opened(ours, 2, 100 * partitions)
+            await outside.start(ours)
+            await worked_on(ours)
+            await all_told(ours, outside)
+            await stop(ours)
+            await opened(ours, 2, 1000 * partitions)
+            await worked_on(ours)
+
+    assert len(await outside.gaps()) == 2

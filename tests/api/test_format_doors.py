@@ -237,7 +237,7 @@ async def test_opsgenies_further_paths_answer_as_opsgenie_does_and_take_nothing_
         alert_id = state.json["data"]["alertId"]
         nothing = await ours.get("/v2/alerts/requests/43a29c5c-3dbf-4fa4-9c26-f4f71023e120")
         put = await ours.request("PUT", f"/v2/alerts/{alert_id}/close", [b""], [])
-        listed = await ours.get("/v2/alerts")
+        noted = await ours.get(f"/v2/alerts/{alert_id}/notes")
         tiny = await ours.post("/v2/alerts/7/close?identifierType=tiny", {})
         assert len(await ours.alerts()) == 1
         deleted = await ours.request("DELETE", f"/v2/alerts/{alert_id}", [b""], [])
@@ -245,7 +245,9 @@ async def test_opsgenies_further_paths_answer_as_opsgenie_does_and_take_nothing_
         assert state.json["data"]["status"] == "Created alert"
         assert (nothing.status, tiny.status, deleted.status) == (404, 422, 202)
         assert (put.status, put.headers["allow"]) == (405, "POST")
-        assert (listed.status, listed.headers["allow"]) == (405, "POST")
+        assert (noted.status, noted.headers["allow"]) == (405, "POST")
+        for answer in (nothing, put, tiny, noted):
+            assert set(answer.json) == {"message", "took", "requestId"}
         assert not await ours.alerts()
 
 

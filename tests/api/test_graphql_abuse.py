@@ -6,10 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from graphql import build_client_schema, get_introspection_query, parse, print_schema
 
 from models.errors import TooLarge
 from services.api.graphql import asked, bounds, route
-from tests.api.gateway_in_process import Reply, System, alert
+from services.api.graphql.weight import check
+from tests.api.gateway_in_process import Reply, System, alert, another_gateway
 
 #: Generous: what is refused takes a thousandth of it, and what is not would take hours.
 REFUSED_WITHIN_S = 30.0
@@ -46,6 +48,7 @@ ABUSE = {
     "fragments that nothing uses": "{ stats { open } } " + bomb(9).partition("} } ")[2],
     "a chain of fragments": "{ incidents { ...f0 } } " + " ".join(f"fragment f{n} on IncidentPage {{ ...f{n + 1} }}" for n in range(400)) + " fragment f400 on IncidentPage { next }",
     "the schema beside data": "{ __schema { queryType { name } } stats { open } }",
+    "the schema under many names": "{ __schema { types { a: fields { name } b: fields { name } } } }",
     "the schema in circles": "{ __schema { types { " + "fields { type { " * 30 + "name" + " } }" * 30 + " } } }",
     "directives": "{ stats " + "@skip(if: false) " * 900 + "{ open } }",
 }  # fmt: skip
@@ -119,8 +122,6 @@ async def test_a_long_answer_lets_others_have_their_turn(
 
 @pytest.mark.asyncio
 async def test_only_so_many_are_answered_at_once(ours: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.api.gateway_in_process import another_gateway
-
     monkeypatch.setattr(route, "UNDER_WAY_MAX", 0)
     async with another_gateway(ours) as theirs:
         answer = await post(theirs, "{ stats { open } }")
@@ -146,18 +147,14 @@ async def test_a_bug_is_an_internal_error_that_says_nothing(
 
 
 def test_bounds_are_named_in_what_is_told() -> None:
-    from graphql import parse
-
-    from services.api.graphql.weight import check
+    names = " ".join(f"a{number}: open" for number in range(bounds.ALIASES_MAX + 1))
 
     with pytest.raises(TooLarge, match=f"at most {bounds.ALIASES_MAX} are answered"):
-        check(parse("{ " + " ".join(f"a{n}: stats {{ open }}" for n in range(bounds.ALIASES_MAX + 1)) + " }"))
+        check(parse(f"{{ stats {{ {names} }} }}"))
 
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_whole_schema_can_be_asked_for_by_tools(shared: System) -> None:
-    from graphql import build_client_schema, get_introspection_query, print_schema
-
     answer = await post(shared, get_introspection_query(input_value_deprecation=True))
 
     assert "errors" not in answer.json, answer

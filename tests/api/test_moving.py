@@ -19,8 +19,9 @@ from actors.folding import fold_control, fold_shard
 from models.control.events import SettingsChanged
 from models.errors import Conflict, Damaged, Unavailable
 from models.partition.frames import Frame, encode_frame
-from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of_id
+from models.partition.sharding import SLOTS, SlotMap, partition_name, slot_of, slot_of_id
 from models.ports import Archive, DeadLetters, DeliveryIds, EventLog
+from models.shard.heartbeats import HeartbeatsOfShard
 from models.shard.settings import ShardSettings
 from models.shard.slot_transfer import SlotArrived, SlotLeft
 from services.stores.choice import Stores, open_stores
@@ -29,6 +30,7 @@ from services.stores.memory.dead_letters import MemoryDeadLetters
 from services.stores.memory.delivery_ids import MemoryDeliveryIds
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
+from services.times import timestamp
 from services.upkeep.copying import copy, sizes
 from services.upkeep.resharding import reshard
 from tests.api.gateway_in_process import SettableClock, SqliteStores, System, alert, system
@@ -266,6 +268,63 @@ async def test_what_left_is_in_the_old_log_and_what_arrived_in_the_new() -> None
     )
 
 
+async def pulses(kept: Kept, partitions: int) -> dict[str, Any]:
+    """What the shards know of heartbeats, by their names; each only where its service is."""
+    slots = (await fold_control(kept.log("control"))).slots
+    assert slots is not None
+    found: dict[str, Any] = {}
+    for index in range(partitions):
+        known = (await fold_shard(kept.log(partition_name(index)), ShardSettings())).machine.of(
+            HeartbeatsOfShard
+        )
+        for each in known.pulses.values():
+            heartbeat = each.heartbeat
+            assert slots.owners[slot_of("default", heartbeat.service)] == index
+            assert heartbeat.name not in found
+            found[heartbeat.name] = (each.last_at, each.since, each.base, each.deaf_s, each.labels)
+        assert known.listened_at or not known.pulses
+    return found
+
+
+@pytest.mark.asyncio
+async def test_heartbeats_are_waited_for_as_before_when_their_services_move() -> None:
+    kept, clock = Kept(), SettableClock()
+    async with system(kept, clock=clock) as ours:  # type: ignore[arg-type]
+        for service in SERVICES:
+            body = json.dumps(
+                {"interval": "1h", "grace": "1m", "service": service, "severity": "P1"}
+            ).encode()
+            made = await ours.request(
+                "PUT", f"/v1/heartbeats/of-{service}", [body], [(b"content-type", b"application/json")]
+            )
+            assert made.status == 201, made
+        for service in SERVICES[1:]:
+            assert (await ours.get(f"/v1/heartbeats/of-{service}/beat")).status == 200
+    before = await pulses(kept, 2)
+    assert len(before) == len(SERVICES) and sum(last > 0 for last, *_ in before.values()) == len(SERVICES) - 1
+
+    whole = Fatal()
+    await reshard(kept.again(whole), ShardSettings(), 5, CLOCK, say)
+    for at in range(1, whole.writes + 1):
+        killed = kept.again(Fatal(at, after_it=at % 2 == 0))
+        with pytest.raises(Killed):
+            await reshard(killed, ShardSettings(), 5, CLOCK, say)
+        killed.fatal = None
+        slots = (await fold_control(killed.log("control"))).slots
+        assert slots is not None
+        if slots.partitions != 5:
+            await reshard(killed, ShardSettings(), 5, CLOCK, say)
+        assert await pulses(killed, 5) == before, at
+    await reshard(kept, ShardSettings(), 5, CLOCK, say)
+    await reshard(kept, ShardSettings(), 1, CLOCK, say)
+    assert await pulses(kept, 1) == before
+
+    last = f"of-{SERVICES[1]}"
+    async with system(kept, clock=clock, state={"partitions": 1}) as ours:  # type: ignore[arg-type]
+        shown = (await ours.get(f"/v1/heartbeats/{last}")).json
+        assert shown["last_beat_at"] == timestamp(before[last][0])
+
+
 @pytest.mark.asyncio
 async def test_nothing_is_moved_under_a_system_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.upkeep.offline.PATIENCE_S", 0.3)
@@ -350,7 +409,7 @@ async def test_a_copy_is_the_same_and_lives_on(tmp_path: Path) -> None:
 
     await copy(kept, other, "memory", CLOCK, say)
 
-    assert [each.partition for each in said] == ["control", "shard/0000", "shard/0001"]
+    assert [each.partition for each in said] == ["control", "shard/0000", "shard/0001", "topology"]
     assert all(each.frames and not each.there for each in said)
     with pytest.raises(Conflict, match="not empty"):
         await sizes(kept, other)

@@ -190,7 +190,12 @@ async def test_they_are_in_a_backup_which_is_verified_and_restored(tmp_path: Pat
     checked = await verify(target, made)
     done = await restore(into, target, made, CLOCK)
 
-    assert checked.is_whole and [each.partition for each in checked.parts] == ["control", "shard/0000", TOWER]
+    assert checked.is_whole and [each.partition for each in checked.parts] == [
+        "control",
+        "shard/0000",
+        "topology",
+        TOWER,
+    ]
     tower = checked.parts[-1]
     assert tower.reached is not None and tower.reached.counts["bells"] == 2 and tower.kept["ropes"] == 2
     assert "2 bells" in terminal.counted(done.reached[TOWER].counts)
@@ -206,7 +211,7 @@ async def test_what_does_not_fit_in_one_is_told_of_the_backup(tmp_path: Path) ->
 
     checked = await verify(target, made)
 
-    assert [each.wrong for each in checked.parts] == ["", "", "bell cracked is cracked"]
+    assert [each.wrong for each in checked.parts] == ["", "", "", "bell cracked is cracked"]
     with pytest.raises(Broken, match="bell cracked is cracked"):
         await restore(WithRopes(), target, made, CLOCK)
 
@@ -224,6 +229,7 @@ async def test_a_snapshot_of_another_version_is_told_by_its_own_kind(
     assert [each.wrong for each in checked.parts] == [
         "",
         "",
+        "",
         "its snapshot has version 7, this program reads 8",
     ]
 
@@ -236,7 +242,7 @@ async def test_a_backup_from_before_there_were_any_restores(
     with monkeypatch.context() as before:
         before.setattr(models.partitions, "PARTITIONS", models.partitions.PARTITIONS[:-1])
         made = (await create(await used(), target, CLOCK, backend="memory")).backup
-    assert [each.name for each in made.parts] == ["control", "shard/0000"]
+    assert [each.name for each in made.parts] == ["control", "shard/0000", "topology"]
 
     await restore(into, target, made, CLOCK)
 
@@ -282,7 +288,7 @@ async def test_the_checks_of_a_store_look_at_them(bell: str, monkeypatch: pytest
     found = await verifying.verify(Settings(), 1)
     logs = await verifying.check_logs(Settings(), models.partitions.names(1))
 
-    assert [each.partition for each in found] == ["control", "shard/0000", TOWER]
+    assert [each.partition for each in found] == ["control", "shard/0000", "topology", TOWER]
     assert found[-1].problems == (["bell cracked is cracked"] if bell == "cracked" else [])
     assert (found[-1].counts["bells"], found[-1].counts["ropes"]) == (2, 2)
     assert logs[-1].events == {"BellHung": 2} and logs[-1].records == 2 and not logs[-1].damage

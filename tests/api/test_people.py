@@ -330,10 +330,14 @@ async def test_a_p0_reaches_who_is_on_call_and_without_an_acknowledgement_the_ne
         found = await incident(ours)
         await until(lambda: ops.got)
         said = await lines(ours, found["id"])
+        after = await incident(ours)
+        route = (await send(ours, "POST", "/v1/routes/test", {"severity": "P0"})).json
         text = (await ours.get(f"/v1/incidents/{found['id']}/timeline")).body.decode()
 
     assert told(sms) == [("+34600", "level 1 of critical"), ("+49170", "level 2 of critical")]
     assert "to" not in ops.got[0]["incident"]
+    assert found["escalation"]["policy"] == route["escalation"] == "critical"
+    assert after["escalation"]["status"] == "running" and after["escalation"]["told"][0] == "ana by sms"
     assert "EscalationTold: level 1: told ana by sms" in said
     assert "+34600" not in text
 

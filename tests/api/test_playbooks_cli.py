@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.playbook.work import SUCCEEDED, Done, Work
+from models.playbook.work import SUCCEEDED, Capture, Done, Work
 from tests.api.gateway_in_process import alert, system
 
 pytestmark = pytest.mark.asyncio
@@ -35,7 +35,7 @@ class Doer:
     """Port Worker: whatever it is, it is done."""
 
     async def work(self, work: Work, trace: str | None = None) -> Done:
-        return Done(SUCCEEDED, "3 pods")
+        return Done(SUCCEEDED, "3 pods", captures=(Capture("pods", "text/plain", "a\tup\nb\x1b[2J down"),))
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -65,11 +65,14 @@ async def test_a_playbook_from_the_command_line_asks_repairs_and_is_paused(tmp_p
         started = await run("run", "restart-api", incident[-12:], "--reason", "it hangs")
         identity = json.loads(await run("history", "--json"))["items"][0]["id"]
         waits = await run("history", identity)
+        other = await run("approve", identity, "--question", "0123456789abcdef", code=6)
         approved = await run("approve", identity[-12:], "--reason", "go")
         async with asyncio.timeout(10):
             while not (await ours.get(f"/v1/runs/{identity}")).json["ended_at"]:
                 await asyncio.sleep(0.05)
         over = await run("history", identity)
+        captured = await run("history", identity, "--capture", "pods")
+        missing = await run("history", identity, "--capture", "nothing", code=5)
         counted = await run("stats")
         paused = await run("pause", "restart-api")
         late = await run("cancel", identity, code=6)
@@ -78,7 +81,10 @@ async def test_a_playbook_from_the_command_line_asks_repairs_and_is_paused(tmp_p
         assert "asks first" in listed and "type: approval" in shown
         assert " runs " in started
         assert "waits for anybody who may respond at ask" in waits
-        assert "approved:" in approved
+        assert "--question " in waits and "does not ask this any more" in other
+        assert "ask: " in approved and "approved:" in approved
+        assert captured == "a       up\nb\ufffd[2J down\n"
+        assert "there are pods (" in missing
         assert "service_restart: succeeded  3 pods" in over and ": it hangs" in over
         assert "restart-api" in counted
         assert "restart-api is paused" in paused

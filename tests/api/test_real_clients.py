@@ -11,7 +11,7 @@ import opsgenie_sdk
 import pagerduty
 import pytest
 import taxii2client.v21 as taxii
-from opsgenie_sdk.exceptions import AuthenticationException
+from opsgenie_sdk.exceptions import ApiException, AuthenticationException, ConfigurationException
 
 from tests.api.gateway_in_process import System, system
 from tests.api.test_format_doors import token
@@ -112,6 +112,72 @@ async def test_opsgenies_client_does_what_leads_to_a_close_and_is_told_what_is_w
         with pytest.raises(AuthenticationException) as refused:
             await asyncio.to_thread(opsgenie(port, "no-key").create_alert, created())
         assert "not known here" in str(refused.value)
+
+
+@pytest.mark.asyncio
+async def test_opsgenies_client_reads_what_it_created() -> None:
+    async with system() as ours:
+        secret = await token(ours, "ingest:opsgenie", "read", "respond")
+        port = await ours.listen()
+        api = opsgenie(port, secret)
+        for number, priority in enumerate(("P1", "P3", "P5")):
+            await asyncio.to_thread(
+                api.create_alert,
+                opsgenie_sdk.CreateAlertPayload(
+                    message=f"queue {number}", alias=f"q{number}", priority=priority
+                ),
+            )
+        await asyncio.to_thread(api.create_alert, created())
+        await asyncio.to_thread(api.create_alert, created())
+        await asyncio.to_thread(api.close_alert, "q1", identifier_type="alias")
+
+        one = (await asyncio.to_thread(api.get_alert, ALIAS, identifier_type="alias")).data
+        assert (one.alias, one.message, one.description) == (
+            ALIAS,
+            "Model gateway answers slowly",
+            "p99 over 20 s",
+        )
+        assert (one.status, one.priority, one.entity, one.count) == ("open", "P2", "gateway-3", 2)
+        assert (one.tags, one.details) == (["llm", "eu"], {"region": "eu-1", "service": "llm-gateway"})
+        by_id = (await asyncio.to_thread(api.get_alert, one.id)).data
+        assert (by_id.alias, by_id.created_at) == (ALIAS, one.created_at)
+
+        async def listed(query: str = "", **more: Any) -> list[str]:
+            found = await asyncio.to_thread(api.list_alerts, query=query, sort="alias", **more)
+            return [each.alias for each in found.data]
+
+        assert await listed(order="asc") == ["q0", "q1", "q2", ALIAS]
+        assert await listed(order="asc", limit=2, offset=1) == ["q1", "q2"]
+        assert await listed("status:open AND NOT tag:eu", order="asc") == ["q0", "q2"]
+        assert await listed("status: closed") == ["q1"]
+        assert await listed("(priority = P1 OR tag:EU) message:*") == [ALIAS, "q0"]
+        counted = await asyncio.to_thread(api.count_alerts, query="status:open")
+        assert counted.data.count == 3
+
+        given = [(b"authorization", f"Bearer {secret}".encode())]
+        where = (await ours.request("GET", "/v1/alerts?match=alias%3D%22q0%22", [b""], given)).items[0]
+        path = f"/v1/incidents/{where['incident_id']}/acknowledge"
+        await ours.post(path, {}, headers={"Authorization": f"Bearer {secret}"})
+        # It is their incident that is acknowledged.
+        assert await listed("acknowledged:true status:open") == ["q2", "q0"]
+        seen = (await asyncio.to_thread(api.get_alert, "q0", identifier_type="alias")).data
+        assert (seen.acknowledged, seen.report.acknowledged_by) == (True, "sender")
+
+        with pytest.raises(ApiException) as missing:
+            await asyncio.to_thread(api.get_alert, "nothing", identifier_type="alias")
+        assert missing.value.status == 404 and "no alert with the alias" in str(missing.value)
+        for step, words in (
+            (lambda: api.list_alerts(query="teams:llm"), "supported are acknowledged"),
+            (lambda: api.list_alerts(search_identifier="mine"), "saved searches are not supported"),
+            (lambda: api.get_alert("7", identifier_type="tiny"), "expected id or alias"),
+            (lambda: api.list_alerts(sort="tinyId"), "supported are createdAt"),
+        ):
+            with pytest.raises(ConfigurationException) as wrong:
+                await asyncio.to_thread(step)
+            assert wrong.value.status == 422 and words in str(wrong.value)
+        with pytest.raises(ApiException) as unknown:
+            await asyncio.to_thread(api.list_logs, ALIAS, identifier_type="alias")
+        assert unknown.value.status == 404 and "supported are GET /v2/alerts" in str(unknown.value)
 
 
 def pagerduty_client(port: int, key: str) -> pagerduty.EventsApiV2Client:

@@ -332,7 +332,7 @@ def _handler(outer: IncidentServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_POST = do_DELETE = do_GET
+        do_POST = do_PUT = do_DELETE = do_GET
 
         def _stream(self) -> None:
             self.send_response(200)

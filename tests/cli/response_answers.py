@@ -20,6 +20,7 @@ from services.api.v1.routing import RouteTestRequest, TriedBody, choice_body, re
 from services.api.v1.run_bodies import (
     AppliedBody,
     ApprovalBody,
+    CaptureBody,
     PlaybookBody,
     PlaybooksBody,
     RunBody,
@@ -48,10 +49,11 @@ Told = tuple[int, Any]
 
 def run_of(playbook: str, incident: dict[str, Any], identity: str, **changes: Any) -> RunBody:
     """A run that waits for an approval at step `ask`."""
-    waits = ApprovalBody("ask", [], 1, [], NOW, "restart it?")
+    waits = ApprovalBody("ask", [], 1, [], NOW, "restart it?", "6f1d2a0c4b3e9857")
+    logs = CaptureBody("5c11aa", "look", "logs of llm-api", "text/plain", NOW, 12, False, None)
     made = RunBody(
         UUID(identity), UUID(incident["id"]), incident["service"], incident["title"], 1, playbook, "1", "waiting", "", "system",
-        "severity P1", False, NOW, None, NOW, None, [waits], [], [],
+        "severity P1", False, NOW, None, NOW, None, [waits], [], [logs],
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -149,6 +151,10 @@ class Response:
                 return 201, made
             case "GET", ["runs", identity] if identity in self.runs:
                 return 200, self.runs[identity]
+            case "GET", ["runs", identity, "captures", wanted] if identity in self.runs:
+                for each in self.runs[identity].captures:
+                    if each.id == wanted:
+                        return 200, replace(each, text="line 1\nline 2")
             case "POST", ["runs", identity, verb] if identity in self.runs and verb in STEERED:
                 request: type[BaseModel] = ApproveRequest if verb in ("approve", "deny") else SteerRequest
                 request.model_validate(asked.body)

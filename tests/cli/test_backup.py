@@ -110,7 +110,12 @@ def test_every_command_has_json_for_programs(store: Path) -> None:
     assert listed["partitions"]["shard/0000"]["first_seq"] == 0
     assert datetime.fromisoformat(listed["up_to"]).tzinfo is not None
     assert (verified["id"], verified["whole"]) == (identity, True)
-    assert [each["partition"] for each in verified["parts"]] == ["control", "shard/0000", "shard/0001"]
+    assert [each["partition"] for each in verified["parts"]] == [
+        "control",
+        "shard/0000",
+        "shard/0001",
+        "topology",
+    ]
     seqs = {name: each["last_seq"] for name, each in listed["partitions"].items()}
     assert {name: each["seq"] for name, each in restored["partitions"].items()} == seqs
     assert restored["partitions"]["shard/0000"]["open"] == 2

@@ -54,6 +54,9 @@ ELSEWHERE = (
     "edge",
     "heartbeats",
     "ingest",
+    "people",
+    "oncall",
+    "escalation",
 )
 #: Of those, what needs no system.
 HERE = (["config", "import-alertmanager"],)
@@ -100,6 +103,7 @@ ANSWERS = {
     "llm-im playbooks cancel": ("restart-api cancelled", 0),
     "llm-im playbooks approve": ("approved: restart-api running", 0),
     "llm-im playbooks deny": ("denied: restart-api failed", 0),
+    "llm-im playbooks history a91c07d2e5b4 --capture": ("line 2", 0),
     "llm-im playbooks history": ("waiting", 0),
     "llm-im playbooks stats": ("restart-api", 0),
     "llm-im config import-alertmanager": ("", 0),

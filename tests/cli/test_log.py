@@ -109,6 +109,7 @@ def test_a_whole_log_is_verified() -> None:
         ["control", "ok"],
         ["shard/0000", "ok"],
         ["shard/0001", "ok"],
+        ["topology", "ok"],
     ]
     assert "4 frames (1 to 4)" in result.stdout
 

@@ -83,6 +83,7 @@ def test_what_is_whole_is_ok(used: Path) -> None:
         ["control", "ok"],
         ["shard/0000", "ok"],
         ["shard/0001", "ok"],
+        ["topology", "ok"],
     ]
     assert (
         sum(each["incidents"] for each in as_json) == sum(each["series"] for each in as_json) == len(SERVICES)
@@ -497,4 +498,4 @@ def test_beside_a_system_that_truncates_its_logs_nothing_is_taken_for_damage(use
             assert len(marks) == 2, "nothing was truncated"
         return found
 
-    assert asyncio.run(both()) == [[]] * 15
+    assert asyncio.run(both()) == [[]] * 20

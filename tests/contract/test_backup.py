@@ -114,7 +114,7 @@ async def test_no_frame_from_behind_the_moment_is_in_it(stores: peers.MemoryStor
 
     made = await back_up(later, target, ManualClock(1010.0))
 
-    assert {part.name: part.last_seq for part in made.parts} == {"control": control, SHARD: 3}
+    assert {part.name: part.last_seq for part in made.parts} == {"control": control, SHARD: 3, "topology": 0}
     assert await stores.log(SHARD).last_seq() == 4
 
 
@@ -187,7 +187,7 @@ async def test_a_store_that_is_resharded_meanwhile_makes_no_backup(
         await back_up(moved, target)
 
     assert await target.ids() == []
-    assert len((await back_up(stores, target)).parts) == 3
+    assert len((await back_up(stores, target)).parts) == 4
 
 
 @pytest.mark.asyncio

@@ -4,6 +4,7 @@ is not understood is no permission; decisions are kept for a time.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import uuid
@@ -378,3 +379,47 @@ async def test_what_a_policy_writes_that_is_no_json_denies_even_where_the_settin
         assert not (await decisions.decide(a_request())).response.allowed
     finally:
         await decisions.close()
+
+
+async def test_an_evaluation_that_hangs_holds_up_no_other_and_allows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "p.rego"
+    file.write_text(
+        "package incidents\nimport rego.v1\ndefault allowed := true\n"
+        'allowed := false if {\n  input.proposed_action.target_service == "slow"\n'
+        "  n := numbers.range(1, 4000)\n  some a in n\n  some b in n\n  a * b == 7.5\n}\n"
+    )
+    monkeypatch.setattr("services.policy.rego_process.EVALUATION_S", 0.5)
+    decisions = Decisions(RegoPolicy([str(file)]), ManualClock(), fail_open=True, name="rego")
+    try:
+        hanging = [
+            asyncio.create_task(decisions.decide(a_request(service="slow", severity=severity)))
+            for severity in ("P0", "P1", "P2")
+        ]
+        await asyncio.sleep(0)
+        quick = await decisions.decide(a_request())
+        assert quick.response.allowed
+        for slow in await asyncio.gather(*hanging):
+            assert not slow.response.allowed
+            assert "no decision within 0.5 s" in slow.response.reason
+        assert (await decisions.decide(a_request(severity="P3"))).response.allowed
+    finally:
+        await decisions.close()
+
+
+async def test_nobody_waits_for_what_was_asked_before_and_given_up(tmp_path: Path) -> None:
+    file = tmp_path / "p.rego"
+    file.write_text(
+        "package incidents\nimport rego.v1\nallowed := true\nreason := input.proposed_action.target_service\n"
+    )
+    rego = RegoPolicy([str(file)])
+    try:
+        for number in range(3):
+            given_up = asyncio.create_task(rego.evaluate(a_request(service=f"first-{number}")))
+            await asyncio.sleep(0.02 * number)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            assert (await rego.evaluate(a_request(service="second"))).reason == "second"
+    finally:
+        await rego.close()

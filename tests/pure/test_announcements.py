@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from models.stream.happenings import KINDS
-from services.feed.announce import _read_cursor, _write_cursor
+from services.feed.announce import _before_move, _read_cursor, _write_cursor
 from services.feed.announce_shard import Standing
 from services.feed.announcements import ORCHESTRATED, Announcement, shortened
 
@@ -60,4 +60,8 @@ def test_a_cursor_is_read_as_it_was_written_and_says_why_it_is_of_no_use() -> No
     assert _read_cursor(text, 3, 2) == ([None] * 2, "slots")
     assert _read_cursor("3;a:b,c", 3, 2) == ([None] * 2, "unknown")
     assert _read_cursor("", 3, 2) == ([None] * 2, "new")
+    assert _before_move(text, 4) == (3, places)
+    assert [_before_move(each, 3) for each in ("", "x", text, "4;1:aa", "2;x", "1;")] == [None] * 6
+    # As many as one cursor holds: there may have been others.
+    assert _before_move(_write_cursor(2, [None] * 100), 3) is None
     assert len(_write_cursor(10**6, [Standing(10**12, b"\xff" * 8)] * 100)) < 4096

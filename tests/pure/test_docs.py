@@ -66,6 +66,8 @@ AWAITED = "{{"
 SOMETHING = {
     "server.origins": "https://wall.example",
     "server.tls.clients": "[]",
+    "correlation.mute_severities": "P3,P4",
+    "correlation.topology_file": "/etc/llm-im/services.yaml",
     "heartbeats.expected": '[{"name": "backup", "interval": "1d"}]',
     "notify.route.escalation": "critical",
     "notify.webhook.external_url": "https://incidents.example.org",
@@ -231,7 +233,7 @@ def test_every_metric_is_documented() -> None:
 def test_every_http_path_is_documented() -> None:
     app = StandIn().app()
     described = set(app.openapi()["paths"])
-    served = {route.path for route in app.routes if isinstance(route, APIRoute)}
+    served = {route.path_format for route in app.routes if isinstance(route, APIRoute)}
     document = text("docs/http-api.md")
 
     missing = [

@@ -27,6 +27,7 @@ ACTIVE = [key for key in KEYS.values() if not key.is_later]
 OPS = {"type": "webhook", "url": "https://example.org/ops"}
 #: What a setting stands beside: without it, it would not be allowed or mean nothing.
 AROUND: dict[str, dict[str, object]] = {
+    "correlation.mute_symptoms": {"correlation": {"enabled": True}},
     "messaging.backend": {"messaging": {"brokers": ["nats:4222"]}},
     "notify.webhook.max_alerts": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
     "notify.webhook.external_url": {"notify": {"webhook": {"url": "https://example.org/hook"}}},
@@ -36,6 +37,9 @@ for key in KEYS:
         AROUND[key] = {"notify": {"receivers": {"ops": OPS, "dev": OPS}, "route": {"receivers": ["ops"]}}}
 #: Another value than the default, where adding one does not make one.
 OTHERS: dict[str, object] = {
+    "correlation.topology_file": "/etc/llm-im/services.yaml",
+    "correlation.mute_symptoms": True,
+    "correlation.mute_severities": ["P4"],
     "messaging.backend": "nats",
     "messaging.brokers": ["kafka:9092"],
     "messaging.topics": ["alerts"],
@@ -195,6 +199,8 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     }
     # Shards and responders.
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
+    # Shards and the correlator.
+    kinds |= {"correlation.mute_symptoms": 2, "correlation.mute_severities": 2}
     assert len(reached) == kinds.get(key.name, 1)
 
 

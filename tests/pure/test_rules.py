@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.classification.reading import without
 from models.classification.rules import Classifier, compile_rule, failed_verdict
 from models.classification.severity import SEVERITY_WORDS, range_of
 from models.classification.vocabulary import LEXICON
@@ -392,3 +394,16 @@ def test_a_word_that_only_begins_like_the_service_counts() -> None:
     asked = msgspec.structs.replace(ask("data-migration failed"), service="data")
 
     assert Classifier().classify(asked).type is IncidentType.DATA
+
+
+@given(
+    st.text(alphabet="aAb-_. 4\u00e9\u00c9", max_size=30),
+    st.text(alphabet="aAb-_. 4\u00e9", min_size=1, max_size=3),
+)
+def test_a_name_is_taken_out_where_an_expression_of_it_would_match(text: str, name: str) -> None:
+    expression = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
+    assert without(text, name) == expression.sub(" . ", text)
+
+
+def test_a_letter_that_is_two_in_lower_case_shifts_nothing() -> None:
+    assert without("\u0130zmir api is down", "api") == "\u0130zmir  .  is down"

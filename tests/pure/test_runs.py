@@ -19,7 +19,7 @@ from models.incidents.verbs import (
     StartRun,
 )
 from models.playbook.playbook import ABORT, FAIL, NEXT, Step, Trigger
-from models.playbook.run import ABORTED, CANCELLED, PAUSED, RUNNING, id_of
+from models.playbook.run import ABORTED, CANCELLED, PAUSED, RUNNING, id_of, question_of
 from models.playbook.run_events import RunNotStarted, RunStarted
 from models.playbook.work import (
     APPROVAL,
@@ -930,11 +930,17 @@ def test_an_approval_is_bound_to_what_was_shown_and_asked_anew_when_that_changed
     ((_step, _number, deed),) = story.run.waits_for
     assert (deed.message, deed.digest) == ("scale by P1", "by P1")
 
+    shown = question_of(story.run, *story.run.waits_for[0])
+
     story.do(at(2), Reclassify(severity=Severity.P0), incident)
-    story.do(at(3), ApproveRun(story.run.id), incident, by="ann")
+    story.do(at(3), ApproveRun(story.run.id, question=shown), incident, by="ann")
     story.perform(at(4), answer, most=1)
 
     assert story.run.status == RUNNING
+    # A yes to the question before is none to this one.
+    for no in (False, True):
+        with pytest.raises(Refusal, match="does not ask this any more"):
+            story.do(at(4), ApproveRun(story.run.id, denied=no, question=shown), incident, by="ann")
     ((_step, _number, deed),) = story.run.waits_for
     assert (deed.message, deed.digest, deed.approved_by) == ("scale by P0", "by P0", [])
     first, second = story.lines("ApprovalAsked")

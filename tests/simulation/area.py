@@ -42,3 +42,6 @@ class Area:
 
     def holds(self) -> None:
         """The same, of the whole system: after all shards."""
+
+    def close(self) -> None:
+        """The run is over, and its loop stands still."""

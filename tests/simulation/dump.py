@@ -24,6 +24,7 @@ from models.shard.known_silences import KnownSilences
 from models.shard.lifecycle import may_reopen
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications
+from models.shard.relations import Relations
 from models.shard.runs import Runs
 from models.shard.schedules import is_scheduled
 from models.shard.shard import Shard
@@ -82,6 +83,7 @@ def dump(shard: Shard, now: float) -> dict[str, Any]:
         "order": list(shard.state.order),
         "open": shard.state.open_count,
         "muted": {key: dict(shard.of(Mutes).muted.of(key)) for key in shard.of(Mutes).muted},
+        "relations": {key: _encode(each) for key, each in shard.of(Relations).kept.items()},
         "heartbeats": {key: _encode(each) for key, each in shard.of(HeartbeatsOfShard).pulses.items()},
         "heartbeats listened": shard.of(HeartbeatsOfShard).listened_at,
         "playbooks heard": dict(shard.of(KnownPlaybooks).heard),

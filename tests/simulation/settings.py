@@ -85,6 +85,9 @@ SETTINGS = ShardSettings(
     verify_every_s=2.0,
     verify_people=True,
     review_after_s=6.0,
+    mute_symptoms=True,
+    mute_symptoms_for_s=12.0,
+    edge_offline_after_s=4.0,
     receivers=RECEIVERS | PHONES,
     route=ROUTES,
 )

@@ -16,6 +16,8 @@ import actors.partition
 import actors.shard
 import models.shard.archiving
 import models.shard.lifecycle
+import services.edge.desk
+import services.edge.stream
 import services.ingest.line
 from tests.simulation.settings import TICK_S
 
@@ -37,10 +39,22 @@ class _NoCollector:
     def disable() -> None: ...
 
 
+class _Chance:
+    """A stream's id is chance, and here that of the seed."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def urandom(self, size: int) -> bytes:
+        return self._world.rng.randbytes(size)
+
+
 @contextlib.contextmanager
 def small_world(world: World) -> Iterator[None]:
     """Waits that are long beside a run of two minutes become short; logs go to the story; garbage waits."""
     patched: list[tuple[Any, str, object]] = [
+        (services.edge.stream, "os", _Chance(world)),
+        (services.edge.desk, "LOOK_S", 0.5),
         (actors.shard, "gc", _NoCollector),
         (actors.partition.PartitionActor, "tick_s", TICK_S),
         (actors.shard, "SWEEP_S", 20.0),

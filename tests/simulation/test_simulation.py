@@ -26,18 +26,6 @@ from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookR
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
 from models.people.roster import PeopleChanged, PoliciesOutlined
-from models.shard.edge_messages import (
-    EdgeActionChanged,
-    EdgeActionQueued,
-    EdgeCheckAsked,
-    EdgeConfigured,
-    EdgeConnected,
-    EdgeDelivered,
-    EdgeDisconnected,
-    EdgeForgotten,
-    EdgeNoticed,
-    EdgeReported,
-)
 from models.shard.schedules import RunLeftOut
 from models.shard.slot_transfer import SlotArrived, SlotLeft
 from tests.simulation.area import Area
@@ -48,14 +36,12 @@ from tests.simulation.world import World
 #: Some 15 s on an idle machine, of which a busy one makes minutes; `python -m tests.simulation --seeds 10000` is the long way.
 SEEDS = 200
 pytestmark = pytest.mark.timeout(900)
-#: The control partition's, where no trouble of a shard reaches; slots move while nothing runs: tests/api/test_moving.py; edge agents:
-#: tests/pure/test_edge_outbox.py; and no run is slow enough for the next one to be left out: tests/pure/test_schedules.py.
+#: The control partition's, where no trouble of a shard reaches; slots move while nothing runs: tests/api/test_moving.py; and no run is slow enough for the next one to be left out: tests/pure/test_schedules.py.
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
     TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
     HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved, PeopleChanged, PoliciesOutlined,
-    EdgeConnected, EdgeDisconnected, EdgeReported, EdgeActionQueued, EdgeDelivered, EdgeActionChanged, EdgeConfigured, EdgeCheckAsked,
-    EdgeNoticed, EdgeForgotten, RunLeftOut,
+    RunLeftOut,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from actors.runtime.local import Factory, LocalCluster
 from actors.shard import IncidentShard
 from models.errors import IncidentManagerError, Unavailable
 from tests.simulation.areas.mutes import Mutes
+from tests.simulation.areas.relations import Relations
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Wire(LocalCluster):
         rng, rough = world.rng, world.is_troubled
         if method == "act":
             world.area(Mutes).leaves(payload)
+            world.area(Relations).leaves(payload)
         fate = rng.random() if rough else 1.0
         if fate < 0.02:
             await asyncio.sleep(rng.choice((0.001, 0.5, min(timeout_s, 10.0))))

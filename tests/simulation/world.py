@@ -117,6 +117,8 @@ class World:
             finally:
                 # Coroutines of the dead are closed with the world: what their `finally` does no longer matters.
                 asyncio.set_event_loop(None)
+                for area in self.areas.values():
+                    area.close()
         return self.violations
 
     async def _run(self) -> None:

@@ -14,6 +14,8 @@ SCHEMA_DEPTH_MAX = 20
 FIELDS_MAX = 500
 #: Fields under another name. Each at the top is a read or a change of its own; a page needs a handful.
 ALIASES_MAX = 30
+#: The same of the schema. Lists in lists of it multiply by each alias, and no tool uses one.
+SCHEMA_ALIASES_MAX = 0
 #: Fragments of a query: each is a step deeper where one uses the next.
 FRAGMENTS_MAX = 50
 #: Fields at the top. Each asks every shard, or changes something.

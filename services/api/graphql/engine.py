@@ -61,6 +61,8 @@ class Engine:
     def __init__(self) -> None:
         self.schema = build()
         self._kept: dict[str, DocumentNode] = {}
+        #: One description of the schema at a time: each takes a thread a tenth of a second.
+        self._describing = asyncio.Lock()
 
     async def answer(
         self,

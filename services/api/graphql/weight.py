@@ -24,6 +24,7 @@ from services.api.graphql.bounds import (
     FIELDS_MAX,
     FRAGMENTS_MAX,
     ROOTS_MAX,
+    SCHEMA_ALIASES_MAX,
     SCHEMA_DEPTH_MAX,
 )
 
@@ -52,12 +53,12 @@ def check(document: DocumentNode) -> None:
         # Before the fields at the top are gone through: fragments of fragments can make billions of them.
         found = scale.weight(selections)
         _refuse_over(found.fields, FIELDS_MAX, "fields")
-        _refuse_over(found.aliases, ALIASES_MAX, "aliases")
         roots = [each for each in scale.roots(selections) if each.name.value != "__typename"]
         _refuse_over(len(roots), ROOTS_MAX, "fields at the top")
         of_schema = [*filter(is_of_schema, roots)]
         if of_schema and len(of_schema) < len(roots):
             raise Malformed("query: ask for the schema in a query of its own")
+        _refuse_over(found.aliases, SCHEMA_ALIASES_MAX if of_schema else ALIASES_MAX, "aliases")
         _refuse_over(found.depth, SCHEMA_DEPTH_MAX if of_schema else DEPTH_MAX, "levels")
 
 

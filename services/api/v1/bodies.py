@@ -26,8 +26,10 @@ from models.incidents.incident import (
 from models.incidents.query import AlertView, IncidentView
 from models.shard.messages import REASONS, Decision
 from services.api.reads import Counted
+from services.api.v1.escalation_body import EscalationBody, escalation_body
 from services.api.v1.fields import SeverityName, Time, says
 from services.api.v1.mute_bodies import MutedBody, muted_body
+from services.api.v1.relation_bodies import CauseBody, SituationOfBody, cause_body, situation_of_body
 from services.times import timestamp
 
 
@@ -190,6 +192,19 @@ class IncidentBody:
         Time | None, says("When the next stakeholder update is due; null: none was promised.")
     ]
     muted: Annotated[MutedBody | None, says("What mutes its alerts; null: nothing.")]
+    escalation: Annotated[
+        EscalationBody | None, says("Who of those on call was paged, and who is next; null: nobody is to be.")
+    ]
+    situation: Annotated[
+        SituationOfBody | None, says("The situation that it is part of; null: it stands by itself.")
+    ]
+    probable_causes: Annotated[
+        list[CauseBody], says("What probably causes that situation, the most probable first.")
+    ]
+    began_at: Annotated[
+        Time | None,
+        says("When the alert that opened it began, as its sender says; null: no alert did, or not known."),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +340,10 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         ],
         update_due_at=_time_or_none(handling.update_due_at),
         muted=None if view.mutes is None else muted_body(view.mutes),
+        escalation=None if view.escalation is None else escalation_body(view.escalation),
+        situation=None if view.relation is None else situation_of_body(view.relation),
+        probable_causes=[] if view.relation is None else [*map(cause_body, view.relation.causes)],
+        began_at=_time_or_none(incident.began_at),
     )
 
 

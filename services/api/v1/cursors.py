@@ -98,6 +98,19 @@ def decode_silence(cursor: str) -> tuple[float, str]:
         raise _bad_cursor() from error
 
 
+def encode_situation(opened_at: float, identity: bytes) -> str:
+    """The cursor of a page of situations."""
+    return _to_text(msgspec.msgpack.encode((opened_at, identity)))
+
+
+def decode_situation(cursor: str) -> tuple[float, bytes]:
+    """What encode_situation was given. Raises Malformed."""
+    try:
+        return _silence_decoder.decode(_from_text(cursor))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _bad_cursor() from error
+
+
 def _bad_cursor() -> Malformed:
     return Malformed('cursor: expected the "next" of an earlier page of the same list')
 

@@ -50,6 +50,7 @@ class RouteBody:
     repeat_s: Annotated[float, says("Seconds until it is told again if nobody is on it; 0: never.")]
     send_resolved: Annotated[bool, says("Whether resolves are told.")]
     escalate_to: Annotated[list[str], says("Who is told as well when nobody acknowledged it in time.")]
+    escalation: Annotated[str, says("The policy by which people on call are paged; empty: none.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class ChoiceBody:
     escalate_to: Annotated[list[ChosenBody], says("Who is told as well when nobody acknowledges it in time.")]
     discarded_by: Annotated[str | None, says("The route that discards it; null when somebody is told.")]
     steps: Annotated[list[StepBody], says("The routes that were asked, in order.")]
+    escalation: Annotated[str, says("The policy by which people on call are paged; empty: none.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,7 @@ def choice_body(notify: Notify, wanted: RouteTestRequest) -> ChoiceBody:
         [_chosen_body(each) for each in choice.escalations],
         None if choice.discarded is None else choice.discarded.name,
         [StepBody(step.route.name, step.depth, step.took, step.why) for step in steps],
+        "" if choice.escalation is None else choice.escalation[0],
     )
 
 
@@ -273,6 +276,7 @@ def _route_body(route: Route, depth: int, interval_s: float) -> RouteBody:
         route.repeat_s,
         route.sends_resolved,
         [*route.escalate_to],
+        route.escalation,
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from models.control.playbooks import KeptVersion, Mode, Shelved
 from models.incidents.query import CaptureView, RunView
-from models.playbook.run import Deed, Run
+from models.playbook.run import Deed, Run, question_of
 from models.playbook.run_events import CHILD, ENTRY, GATE
 from models.playbook.schedule import next_due
 from services.api.playbooks import book_of
@@ -109,6 +109,9 @@ class ApprovalBody:
     approved_by: Annotated[list[str], says("Who did.")]
     until: Annotated[Time, says("After this it is too late.")]
     message: Annotated[str, says("What is asked.")]
+    question: Annotated[
+        str, says("A digest of all this: whoever answers gives it back, and answers nothing else by mistake.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +217,16 @@ def run_body(view: RunView) -> RunBody:
         []
         if run.is_over
         else [
-            ApprovalBody(step, deed.who, deed.needed, deed.approved_by, timestamp(deed.at), deed.message)
-            for step, _number, deed in run.waits_for
+            ApprovalBody(
+                step,
+                deed.who,
+                deed.needed,
+                deed.approved_by,
+                timestamp(deed.at),
+                deed.message,
+                question_of(run, step, number, deed),
+            )
+            for step, number, deed in run.waits_for
         ],
         [
             StepBody(

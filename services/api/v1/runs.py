@@ -37,6 +37,8 @@ from services.api.v1.requests import (
 from services.api.v1.run_bodies import CaptureBody, RunBody, RunsBody, capture_body, run_body
 
 PATH = f"{PREFIX}/runs"
+#: Ours have 16.
+QUESTION_CHARS = 64
 
 RunId = Annotated[UUID, Path(description="The run's id.")]
 
@@ -65,6 +67,13 @@ class ApproveRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     step: Annotated[NameOrNone, Field(description="The step that waits. Empty: all of them.")] = ""
+    question: Annotated[
+        str,
+        Field(
+            max_length=QUESTION_CHARS,
+            description="The `question` of the approval that was read: if it asks something else by now, 412. Empty: whatever it asks.",
+        ),
+    ] = ""
     reason: Why = ""
 
 
@@ -107,13 +116,13 @@ _STEERING = (
     _Steered(
         "approve",
         ApproveRequest,
-        lambda run, body: ApproveRun(run, _step(body)),
+        lambda run, body: ApproveRun(run, _step(body), question=_question(body)),
         "Agree to what it waits for.",
     ),
     _Steered(
         "deny",
         ApproveRequest,
-        lambda run, body: ApproveRun(run, _step(body), denied=True),
+        lambda run, body: ApproveRun(run, _step(body), denied=True, question=_question(body)),
         "Refuse what it waits for: that step fails.",
     ),
 )
@@ -121,6 +130,10 @@ _STEERING = (
 
 def _step(body: SteerRequest | ApproveRequest) -> str:
     return body.step if isinstance(body, ApproveRequest) else ""
+
+
+def _question(body: SteerRequest | ApproveRequest) -> str:
+    return body.question if isinstance(body, ApproveRequest) else ""
 
 
 def add_run_routes(app: FastAPI, runs: RunReads, commands: Commands, bodies: BodyReader) -> None:
@@ -225,7 +238,15 @@ def add_run_routes(app: FastAPI, runs: RunReads, commands: Commands, bodies: Bod
             methods=["POST"],
             name=f"{steered.name}-run",
             response_model=RunBody,
-            responses=problems(REFUSED, missing, {"409": "The run is over, or waits for nothing."}, AWAY),
+            responses=problems(
+                REFUSED,
+                missing,
+                {
+                    "409": "The run is over, or waits for nothing.",
+                    "412": "What it asks was changed in the meantime.",
+                },
+                AWAY,
+            ),
             dependencies=[Depends(requires(RESPOND))],
             summary=f"{steered.name.capitalize()} a run",
             description=steered.summary,

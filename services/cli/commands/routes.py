@@ -76,6 +76,9 @@ def test(
         typer.echo(terminal.plain(f"{each['receiver']} is told, by {each['why']}"))
     for each in body["escalate_to"]:
         typer.echo(terminal.plain(f"{each['receiver']} is told as well if nobody acknowledges it in time"))
+    if body.get("escalation"):
+        policy = terminal.plain(body["escalation"])
+        typer.echo(f"people on call are paged by policy {policy}: llm-im escalation show {policy}")
     if body["discarded_by"] is not None:
         typer.echo(terminal.plain(f"nobody is told: route {body['discarded_by']} discards it"))
 
@@ -103,6 +106,8 @@ def _line(row: dict[str, Any]) -> str:
             words.append("no resolves")
         if row["escalate_to"]:
             words.append(f"escalates to {', '.join(row['escalate_to'])}")
+        if row.get("escalation"):
+            words.append(f"pages by {row['escalation']}")
     if row["continues"]:
         words.append("continues")
     depth: int = row["depth"]

@@ -43,7 +43,7 @@ BODIES_MAX = 16
 #: A format, and the path as it names it.
 Route = tuple[Format, str]
 #: How Authorization bears a token of ours.
-SCHEMES = (b"bearer ", b"basic ")
+SCHEMES = (b"bearer ", b"basic ", b"geniekey ")
 #: Methods whose requests have no body: no type is asked of it.
 BODYLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
@@ -310,7 +310,7 @@ def smooth(path: str) -> str:
 
 def _with_token(form: Format, request: Request) -> Mapping[bytes, bytes]:
     """The headers of a request, with the token that it bears elsewhere."""
-    if request.headers.get(b"authorization", b"")[:7].lower().startswith(SCHEMES):
+    if request.headers.get(b"authorization", b"")[:9].lower().startswith(SCHEMES):
         return request.headers
     token = form.token_of(request)
     if not token:

@@ -68,10 +68,6 @@ class HeartbeatFormat(Format):
         return True
 
     def token_of(self, request: Request) -> str:
-        """`GenieKey` as for Opsgenie, or `?token=`."""
-        scheme, _, key = request.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"geniekey":
-            return key.strip().decode("latin-1")
         return parse_qs(request.query.decode("latin-1")).get("token", [""])[0]
 
     async def prepare(self, request: Request) -> None:

@@ -65,10 +65,6 @@ class OpsgenieFormat(WebhookFormat):
     prepares = True
     wants_ids = False
 
-    def token_of(self, request: Request) -> str:
-        scheme, _, key = request.headers.get(b"authorization", b"").partition(b" ")
-        return key.strip().decode("latin-1") if scheme.lower() == b"geniekey" else super().token_of(request)
-
     def handshake(self, request: Request) -> Answer | None:
         if request.method != "GET":
             return None

@@ -25,6 +25,7 @@ from models.control.polls import MoveCursor, ReleasePoll, TakePoll
 from models.control.silences import ExpireSilence, SetSilence, Silence
 from models.control.slots import Slots
 from models.incidents.incident import Handling, Incident, IncidentType, Notification, Severity
+from models.incidents.relation import Cause, Part, Relation
 from models.incidents.verbs import (
     Acknowledge,
     AnyVerb,
@@ -79,9 +80,22 @@ from models.shard.escalation import Page, Paged, PoliciesChanged
 from models.shard.heartbeats import Beats, HeartbeatsChanged
 from models.shard.inhibitors import InhibitorsChanged
 from models.shard.known_silences import SilencesChanged
+from models.shard.relations import Related
 from models.shard.shard import Shard
 from models.shard.slot_transfer import arrived, by_slot, leaving
 from models.shard.verification import Recheck, Rechecked
+from models.topology.events import IncidentNews
+from models.topology.graph import Dependency, Service
+from models.topology.messages import (
+    DeclareTopology,
+    IncidentsHeard,
+    RemoveDependency,
+    RemoveSource,
+    SetDependency,
+    Tick,
+    TopologyMessage,
+)
+from models.topology.topology import TOPOLOGY, Topology
 from tests.runs import RunStory, act, book, offered, step
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
@@ -146,6 +160,7 @@ def story() -> list[tuple[float, list[Event]]]:
     _edge(told, frame)
     _clocked(told, frame)
     _paged(told, frame)
+    _related(told, frame)
     # A slot goes to another partition and comes back.
     slot, identities = next(iter(by_slot(told.shard).items()))
     for event in [*leaving(told.shard, slot, identities, 2)]:
@@ -153,6 +168,36 @@ def story() -> list[tuple[float, list[Event]]]:
             told.shard.apply(moved, told.now)
             frames.append((told.now, [moved]))
     return frames
+
+
+def topology_story() -> list[list[Event]]:
+    """The events of each frame of the topology partition's log in which everything happens once."""
+    topology = Topology()
+    topology.epoch = 1
+    told: list[list[Event]] = []
+
+    def each(second: float, message: TopologyMessage) -> None:
+        topology.seq += 1
+        step = topology.handle(message, at(second))
+        assert step.reply is None
+        told.append([*step.events])
+
+    def news(name: str, second: float, *, is_open: bool = True) -> IncidentNews:
+        return IncidentNews(name.encode().ljust(16, b"."), name, f"{name} is slow", 2, is_open, at(second))
+
+    services, links = [Service("web"), Service("db")], [Dependency("web", "api")]
+    each(1, DeclareTopology("cmdb", services, links, "ada"))
+    each(2, SetDependency("manual", Dependency("api", "db", "database"), "ada"))
+    each(3, SetDependency("manual", Dependency("db", "disk"), "ada"))
+    each(4, RemoveDependency("manual", "db", "disk", "ada"))
+    both = [news("db", 10), news("api", 12)]
+    each(12, IncidentsHeard("shard/0000", 7, b"digest..", both))
+    over = [news("db", 10, is_open=False), news("api", 12, is_open=False)]
+    each(20, IncidentsHeard("shard/0000", 9, b"digest..", over))
+    each(7200, DeclareTopology("cmdb", services, links, "ada"))
+    each(7201, RemoveSource("cmdb", "ada"))
+    each(30 * 86400, Tick())
+    return told
 
 
 def control_story() -> list[list[Event]]:
@@ -240,6 +285,23 @@ def _people(told: Story, frame: Callable[[], None]) -> None:
     told.tick(at(301 + 3600))
     do(4000, Resolve(root_cause="an old index", notes="built anew"), one)
     do(4002, Resolve(), made)
+    frame()
+
+
+def _related(told: Story, frame: Callable[[], None]) -> None:
+    """The correlator says what an incident belongs to, twice; it waits as a symptom, and then no more."""
+    told.shard.take_settings(msgspec.structs.replace(told.shard.settings, mute_symptoms=True))
+    begin = told.now - ZERO
+    told.push(at(begin + 1), alert("symptom", "Slow"))
+    told.classify(at(begin + 1), Severity.P3)
+    frame()
+    incident = next(each for each in told.open_incidents() if each.service == "symptom")
+    cause = Cause("db", 0.9, ["it began 40 s before what depends on it"], b"d" * 16, "db is slow")
+    relation = Relation(b"s" * 16, Part.SYMPTOM, 2, [cause], cause.incident_id, at(begin + 60))
+    for number in (1, 2):
+        told.tell(at(begin + 1 + number), Related("default", incident.id, number, relation))
+        frame()
+    told.tick(at(begin + 61))
     frame()
 
 
@@ -532,6 +594,12 @@ def write(folder: Path) -> None:
         stored, digest = encode_frame(seq, at(seq), "default", None, events, digest)
         lines.append(
             json.dumps({"partition": "control", "seq": seq, "frame": base64.b64encode(stored).decode()})
+        )
+    digest = NO_DIGEST
+    for seq, events in enumerate(topology_story(), 1):
+        stored, digest = encode_frame(seq, at(seq), "", None, events, digest)
+        lines.append(
+            json.dumps({"partition": TOPOLOGY, "seq": seq, "frame": base64.b64encode(stored).decode()})
         )
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "summary.json").write_text(

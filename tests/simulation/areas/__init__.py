@@ -6,6 +6,7 @@ from tests.simulation.area import Area
 from tests.simulation.areas.alerts import Alerts
 from tests.simulation.areas.clocks import Clocks
 from tests.simulation.areas.control import Control
+from tests.simulation.areas.edge import Edge
 from tests.simulation.areas.followers import Followers
 from tests.simulation.areas.heartbeats import Heartbeats
 from tests.simulation.areas.mutes import Mutes
@@ -15,6 +16,7 @@ from tests.simulation.areas.peers import Peers
 from tests.simulation.areas.people import People
 from tests.simulation.areas.processes import Processes
 from tests.simulation.areas.reads import Reads
+from tests.simulation.areas.relations import Relations
 from tests.simulation.areas.runs import Runs
 from tests.simulation.areas.stores import Stores
 from tests.simulation.areas.verification import Verification
@@ -34,5 +36,7 @@ AREAS: tuple[type[Area], ...] = (
     Reads,
     Followers,
     Heartbeats,
+    Relations,
+    Edge,
     Paging,
 )

@@ -122,7 +122,7 @@ class Mutes(Area):
                 watcher.fail(f"{event.incident_id.hex()} is withheld as a run by the clock, and is none")
         elif isinstance(event, SeriesMuted | NotificationWithheld):
             said = event.text if isinstance(event, SeriesMuted) else event.why
-            if " by " not in said:
+            if " by " not in said and not said.startswith("a symptom of "):
                 watcher.fail(f"{type(event).__name__} does not say by what: {said!r}")
         mirror = watcher.mirror
         incident = mirror.state.incidents.get(getattr(event, "incident_id", b""))

@@ -20,6 +20,7 @@ from models.shard.events import (
 from models.shard.flapping import FLAP_WINDOW
 from models.shard.mutes import Mutes
 from models.shard.notifications import Notifications as ShardNotifications
+from models.shard.relations import PATIENCE_S
 from models.shard.runs import Runs
 from models.shard.targets import TargetPassed
 from tests.simulation.area import Area
@@ -179,7 +180,8 @@ class Notifications(Area):
         return ""
 
     def _waits(self, notification: Notification) -> bool:
-        """Whether its notification has not begun and its time comes, or came just now: the next tick sends it."""
+        """Whether its notification has not begun and its time comes, or came just now: the next tick sends it, or the first after its
+        incident has waited for the correlator's word."""
         due_s = notification.due_at - self.world.clock.now()
         longest_s = FLAP_WINDOW * LONGEST_INTERVAL_S
-        return notification.attempt == 0 and -TICK_S < due_s <= longest_s
+        return notification.attempt == 0 and -TICK_S - PATIENCE_S < due_s <= longest_s

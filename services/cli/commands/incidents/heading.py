@@ -40,6 +40,8 @@ def _what(incident: Row) -> Iterator[Line]:
     yield "changed", f"{incident['updated_at']}  ({terminal.when(incident['updated_at'])})"
     yield "alerts", f"{incident['alerts_firing']} firing of {incident['alerts']}"
     yield from _muted(incident)
+    yield from _escalation(incident)
+    yield from _related(incident)
     yield "reopened", f"{incident['reopened']} times" if incident["reopened"] else ""
     if overflow := incident["overflow"]:
         yield "overflow", f"stands for {overflow['count']} groups: {', '.join(overflow['members'])}"
@@ -60,6 +62,37 @@ def _muted(incident: Row) -> Iterator[Line]:
         yield "silenced", f"{until}by silence {each['silence']}" + (f" ({who})" if who else "") + alerts
     if muted["withheld"]:
         yield "withheld", f"{muted['withheld']}, until it is no longer muted"
+
+
+def _escalation(incident: Row) -> Iterator[Line]:
+    """Who of those on call was paged, and who is next; nothing from a server that does not say."""
+    found = incident.get("escalation")
+    if not found:
+        return
+    if found["next_at"]:
+        then = f"level {found['level']} at {found['next_at']} ({terminal.when(found['next_at'])})"
+    else:
+        then = f"{found['status']}: {found['why']}"
+    yield "escalation", f"{found['policy']}, {then}"
+    yield "paged", ", ".join(found["told"])
+
+
+def _related(incident: Row) -> Iterator[Line]:
+    """What it belongs to, and what probably causes it; nothing from a server that does not say."""
+    situation = incident.get("situation")
+    if not situation:
+        return
+    others = situation["incidents"] - 1
+    yield (
+        "situation",
+        f"{situation['id']}  ({situation['part']}, with {others} other {'incident' if others == 1 else 'incidents'})",
+    )
+    for place, cause in enumerate(incident["probable_causes"]):
+        why = f": {'; '.join(cause['reasons'])}" if cause["reasons"] else ""
+        own = f" [{terminal.short_id(cause['incident'])}]" if cause["incident"] else ""
+        yield "" if place else "likely cause", f"{cause['score']:.2f} {cause['service']}{own}{why}"
+    if until := situation["muted_until"]:
+        yield "waits", f"as a symptom, at the latest until {until} ({terminal.until(until)})"
 
 
 def _by(incident: Row, field: str) -> str:

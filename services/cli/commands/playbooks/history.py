@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from services.cli.commands.playbooks.remote import REPAIRS, RUN_COLUMNS, RUNS, TASKS, find_run
 from services.cli.shared import ids, output, terminal
+from services.cli.shared.client import Client
+from services.cli.shared.exits import ExitCode, Failure
 from services.cli.shared.output import Form, Output
 from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_of
 
@@ -35,6 +38,15 @@ def history(
             "--incident", metavar="ID", help="The runs of one incident, archived or not.", show_default=False
         ),
     ] = None,
+    capture: Annotated[
+        str | None,
+        typer.Option(
+            "--capture",
+            metavar="ID",
+            help="Of one run: print the text of what an action recorded, by its id or name.",
+            show_default=False,
+        ),
+    ] = None,
     active: Annotated[bool, typer.Option("--active", help="Only runs under way.")] = False,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=100_000, help="Show at most this many.")
@@ -50,11 +62,17 @@ def history(
     llm-im playbooks history --active
 
     llm-im playbooks history a91c07d2e5b4
+
+    llm-im playbooks history a91c07d2e5b4 --capture "logs of llm-api"
     """
     client = client_of(url, context, token_file)
+    if capture is not None and run is None:
+        raise Failure("--capture: of which run? llm-im playbooks history RUN --capture ID", ExitCode.USAGE)
     if run is not None:
         found = client.get_json(f"{RUNS}/{find_run(client, run)}")
-        if as_json:
+        if capture is not None:
+            _show_capture(client, found, capture, as_json)
+        elif as_json:
             output.write_json(found)
         else:
             _show(found)
@@ -88,6 +106,8 @@ def _show(run: dict[str, Any]) -> None:
             f"  waits for {terminal.plain(who)} at {terminal.plain(each['step'])} until {each['until']}: "
             f"{terminal.plain(each['message'])}"
         )
+        if each.get("question"):
+            out.print(f"    to answer only this: --question {terminal.plain(each['question'])}")
     for step in run["steps"]:
         out.print(f"  {terminal.plain(step['id'])}: {step['status']}  {terminal.plain(step['detail'])}")
         for deed in step["actions"]:
@@ -96,6 +116,33 @@ def _show(run: dict[str, Any]) -> None:
     for each in run["captures"]:
         cut = ", cut" if each["cut"] else ""
         out.print(f"  captured {terminal.plain(each['name'])} ({each['size']:,} bytes{cut}): {each['id']}")
+    if run["captures"]:
+        out.print(f"  to read one: llm-im playbooks history {run['id']} --capture {run['captures'][0]['id']}")
+
+
+def _show_capture(client: Client, run: dict[str, Any], word: str, as_json: bool) -> None:
+    """The text of what an action recorded, by its id, four or more characters of that, or its name."""
+    found = [
+        each
+        for each in run["captures"]
+        if word in (each["id"], each["name"]) or (len(word) >= 4 and each["id"].startswith(word.lower()))
+    ]
+    if len(found) != 1:
+        known = ", ".join(f"{terminal.plain(each['name'])} ({each['id']})" for each in run["captures"])
+        many = f"{len(found)} captures are" if found else "no capture is"
+        raise Failure(
+            f"{many} called {terminal.plain(word)!r}: "
+            + (f"there are {known}" if known else "the run has none"),
+            ExitCode.USAGE if found else ExitCode.NOT_FOUND,
+        )
+    capture = client.get_json(f"{RUNS}/{run['id']}/captures/{quote(found[0]['id'], safe='')}")
+    if as_json:
+        output.write_json(capture)
+        return
+    for line in str(capture["text"]).split("\n"):
+        typer.echo(terminal.plain(line.expandtabs()))
+    if capture["cut"]:
+        typer.echo("there was more, which was not kept", err=True)
 
 
 def stats(

@@ -24,6 +24,15 @@ from services.cli.shared.where import AsJson, InContext, TokenFile, Url, client_
 Step = Annotated[
     str, typer.Option("--step", metavar="STEP", help="The step that waits; default: all that wait.")
 ]
+Question = Annotated[
+    str,
+    typer.Option(
+        "--question",
+        metavar="DIGEST",
+        help="Only what `history RUN` showed with this digest. Default: what it asks now, which is shown.",
+        show_default=False,
+    ),
+]
 
 
 def pause(
@@ -85,6 +94,7 @@ def cancel(
 def approve(
     run: RunId,
     step: Step = "",
+    question: Question = "",
     reason: Reason = None,
     url: Url = None,
     context: InContext = None,
@@ -97,13 +107,13 @@ def approve(
 
     llm-im playbooks approve a91c07d2e5b4
     """
-    body = {"step": step, "reason": reason or ""}
-    _steer(client_of(url, context, token_file), run, "approve", body, "approved:", as_json)
+    _answer(client_of(url, context, token_file), run, "approve", step, question, reason, "approved:", as_json)
 
 
 def deny(
     run: RunId,
     step: Step = "",
+    question: Question = "",
     reason: Reason = None,
     url: Url = None,
     context: InContext = None,
@@ -114,8 +124,7 @@ def deny(
 
     llm-im playbooks deny a91c07d2e5b4 --reason "customers are on it"
     """
-    body = {"step": step, "reason": reason or ""}
-    _steer(client_of(url, context, token_file), run, "deny", body, "denied:", as_json)
+    _answer(client_of(url, context, token_file), run, "deny", step, question, reason, "denied:", as_json)
 
 
 def _hold(client: Client, what: str, verb: str, mode: str, reason: str | None, as_json: bool) -> None:
@@ -133,11 +142,51 @@ def _hold(client: Client, what: str, verb: str, mode: str, reason: str | None, a
         typer.echo(f"{terminal.plain(changed['name'])} is {changed['mode']}")
 
 
-def _steer(client: Client, word: str, verb: str, body: dict[str, Any], done: str, as_json: bool) -> None:
+def _answer(
+    client: Client,
+    word: str,
+    verb: str,
+    step: str,
+    question: str,
+    reason: str | None,
+    done: str,
+    as_json: bool,
+) -> None:
+    """Answer what a run asks: what it asks now, one question after the other, and nothing that it asks by the time we arrive."""
+    identity = find_run(client, word)
+    body = {"step": step, "reason": reason or ""}
+    if question:
+        _steer(client, identity, verb, {**body, "question": question}, done, as_json)
+        return
+    asked = [
+        each
+        for each in client.get_json(f"{RUNS}/{identity}")["waits_for"]
+        if step in ("", each["step"]) and each.get("question")
+    ]
+    for each in asked:
+        if not as_json:
+            typer.echo(f"{terminal.plain(each['step'])}: {terminal.plain(each['message'])}")
+        _steer(
+            client,
+            identity,
+            verb,
+            {**body, "step": each["step"], "question": each["question"]},
+            done,
+            as_json and each is asked[-1],
+            says=not as_json,
+        )
+    if not asked:
+        # It says why.
+        _steer(client, identity, verb, body, done, as_json)
+
+
+def _steer(
+    client: Client, word: str, verb: str, body: dict[str, Any], done: str, as_json: bool, *, says: bool = True
+) -> None:
     identity = find_run(client, word)
     reply = client.post_json(f"{RUNS}/{identity}/{verb}", body)
     run = json_of(client, reply, hint="to list runs: llm-im playbooks history")
     if as_json:
         output.write_json(run)
-    else:
+    elif says:
         say_run(run, done)

@@ -170,6 +170,19 @@ class GrpcDoor(Door):
             self._homes.drop(connection.owner or "", 1)
             self._measure()
 
+    def has_room_for_open_call(self, connection: Connection) -> bool:
+        """Whether a call that needs no token may begin on it. When their places are taken, the other stranger that has most of them is
+        turned away: who asks whether we serve must hear it, whoever keeps asking."""
+        if self.open_calls < self.max_open_calls:
+            return True
+        others = [
+            each for each in self.connections if each.owner is None and each.calls and each is not connection
+        ]
+        if not others:
+            return False
+        self._strangers.turn_away(max(others, key=lambda each: len(each.calls)))
+        return True
+
     def turned_away(self, connection: Connection) -> None:
         """A stranger had to go."""
         self._turned_away += 1

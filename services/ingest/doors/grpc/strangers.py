@@ -44,13 +44,13 @@ class Strangers:
         over = its if len(its) >= OF_ONE_MAX else self._all if len(self._all) >= STRANGERS_MAX else None
         self._all[stranger] = its[stranger] = None
         if over is not None:
-            self._turn_away(next(iter(over)))
+            self.turn_away(next(iter(over)))
 
     def make_room(self) -> bool:
         """Turn away the one that waited longest of all. Whether there was one."""
         oldest = next(iter(self._all), None)
         if oldest is not None:
-            self._turn_away(oldest)
+            self.turn_away(oldest)
         return oldest is not None
 
     def drop(self, stranger: Stranger) -> None:
@@ -63,7 +63,8 @@ class Strangers:
         if not its:
             del self._by_address[stranger.address]
 
-    def _turn_away(self, stranger: Stranger) -> None:
+    def turn_away(self, stranger: Stranger) -> None:
+        """Have it go."""
         self.drop(stranger)
         stranger.turn_away()
 

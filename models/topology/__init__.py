@@ -1,0 +1,1 @@
+"""What the topology partition decides: the graph of services, and which incidents hang together."""

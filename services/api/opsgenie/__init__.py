@@ -1,0 +1,1 @@
+"""Opsgenie's alerts API: what its clients read."""
