@@ -219,9 +219,11 @@ class OverrideRequest(_Request):
 class RosterRequest(_Request):
     """All of it, as a file has it."""
 
-    people: dict[str, PersonRequest] = {}
-    schedules: dict[str, ScheduleRequest] = {}
-    escalations: dict[str, PolicyRequest] = {}
+    people: Annotated[dict[str, PersonRequest], Field(description="People by their names.")] = {}
+    schedules: Annotated[dict[str, ScheduleRequest], Field(description="Schedules by their names.")] = {}
+    escalations: Annotated[
+        dict[str, PolicyRequest], Field(description="Escalation policies by their names.")
+    ] = {}
     prune: Annotated[
         bool, Field(description="Remove people, schedules and policies that are not named here.")
     ] = False
