@@ -113,7 +113,8 @@ class Events:
     def body(self, numbers: range, news: Callable[[int], str]) -> bytes:
         """The alerts of these numbers, each with what is new in it, 18 digits or none."""
         each = (
-            self.event.replace(_WORD, _letters(number))
+            # Some formats say the same of one alert: each has its own.
+            self.event.replace(_WORD, f"{_letters(number)}-{self.name}")
             .replace(_GROUP_WORD, _letters(number % GROUPS))
             .replace(str(_NUMBER), str(100_000_000 + number))
             .replace(_NEWS, news(number))

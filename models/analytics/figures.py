@@ -47,6 +47,7 @@ class Group:
     flapping: int = 0
     repaired: int = 0
     alerts: int = 0
+    detect_s: list[float] = field(default_factory=list)
     notify_s: list[float] = field(default_factory=list)
     acknowledge_s: list[float] = field(default_factory=list)
     resolve_s: list[float] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Group:
         self.repaired += bool(row.repaired_by)
         self.alerts += row.alerts
         for took_s, taken in (
+            (row.detect_s, self.detect_s),
             (row.notify_s, self.notify_s),
             (row.acknowledge_s, self.acknowledge_s),
             (row.resolve_s, self.resolve_s),

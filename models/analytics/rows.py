@@ -27,6 +27,7 @@ _SUCCEEDED = "succeeded"
 class Row(msgspec.Struct, frozen=True, gc=False):
     """An incident. Times are seconds since the epoch, 0 is not reached; lengths are in seconds, None is not known.
 
+    detect_s   from when the alert that opened it began, by its sender's clock
     notify_s, acknowledge_s   from its first opening
     resolve_s   how long it was open in all, once it is over
     """
@@ -40,6 +41,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     created_at: float
     resolved_at: float
     closed_at: float
+    detect_s: float | None
     notify_s: float | None
     acknowledge_s: float | None
     resolve_s: float | None
@@ -93,6 +95,7 @@ def row_of(view: IncidentView) -> Row:
         incident.created_at,
         incident.resolved_at,
         incident.closed_at,
+        max(0.0, incident.created_at - incident.began_at) if incident.began_at else None,
         first.notify_s,
         first.acknowledge_s,
         sum(each.resolve_s or 0.0 for each in found) if incident.resolved_at else None,

@@ -225,7 +225,7 @@ class Incident(msgspec.Struct, array_like=True):
     `title`, `description`, `labels` and `annotations` are what its firing alerts share, with what people set
     (models/shard/sharing.py). `joined` counts the new series that its timeline does not tell of yet; it last did at
     `joined_told_at`. `counted` is how many alerts its title says there are, 0 when it says no number or 0.2.0 or earlier wrote it;
-    it was last described at `counted_at`.
+    it was last described at `counted_at`. `began_at` is when the alert that opened it began, as its sender says.
 
     `notifications` has what each receiver knows, by its name; `to_webhook` is where records of before there were several
     have that of the receiver `webhook`, and None since. `discarded` is the route that discarded it, "" if none did.
@@ -280,6 +280,7 @@ class Incident(msgspec.Struct, array_like=True):
     discarded: str = ""
     counted: int = 0
     counted_at: float = 0.0
+    began_at: float = 0.0
 
     def __post_init__(self) -> None:
         if self.to_webhook is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,8 @@ from models.settings.values import LATER, LIVE, NONE, Duration, Rate, Section, s
 
 #: Senders with a rate of their own: a handful, of as many as there are tokens.
 RATES_MAX = 1000
+#: A rate, or "none". As one pattern: of two types a mistake would be told twice.
+RateOrNone = Annotated[str, Field(pattern=r"^(\d+/(s|m|h)|none)$")]
 _WINDOWS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -34,7 +36,7 @@ class ResourceLimits(Section):
         description="Most alerts from each sender: a token, or all who send without one. None: no limit but that of all.",
         json_schema_extra=LIVE,
     )
-    sender_rates: dict[str, Rate | Literal["none"]] = Field(
+    sender_rates: dict[str, RateOrNone] = Field(
         {},
         max_length=RATES_MAX,
         description='Senders with another limit than `max_sender_rate`, by the names of their tokens: `{ci = "100/m", prometheus = "none"}`.',

@@ -69,6 +69,7 @@ from models.shard.escalation_state import (
     OwedPage,
 )
 from models.shard.events import ClockSetBack
+from models.shard.flapping import FLAP_WINDOW, FLAPS
 from models.shard.messages import Done, Message, Reply, Tick
 from models.shard.notification_facts import facts
 from models.shard.notifications import CLASSIFY_PATIENCE_S, OFF
@@ -165,6 +166,8 @@ class Escalations(Component):
             self._stop(incident, f"it is {incident.state.value}", SYSTEM, now)
             self._tell_end(incident, now)
         elif change.reopens:
+            # Whoever was not told yet that it is over is not told any more.
+            self._stop(incident, "reopened", SYSTEM, now)
             self._begin(incident, "reopened", now, waits=True, anew=True)
 
     def _is_split_off(self, change: SplitOff, now: float) -> None:
@@ -239,12 +242,18 @@ class Escalations(Component):
                 return
             if mine.status == ENDED and not changes:
                 return
+            if mine.status == ENDED and not is_worse and _flaps(mine, self.shard.settings.interval_s, now):
+                return
         severity = incident.severity if incident.is_classified else min(incident.severity, UNJUDGED_AS)
         due_at = now + (self.audience.wait_s(route, Severity(severity)) if waits else 0.0)
+        level = round_ = 0
         if mine is not None and mine.number and not is_worse:
-            # As for notifications: what comes and goes does not page anew each time.
+            # As for notifications, an interval apart.
             due_at = max(due_at, min(now, mine.began_at) + self.audience.interval_s(route))
-        self.shard.do(EscalationBegan(incident.id, policy, route.name, due_at, why), now)
+            if _flaps(mine, self.audience.interval_s(route), now):
+                # Level 1 was woken for it before, again and again, and it is not well: its next level is told instead.
+                level, round_ = mine.level, mine.round
+        self.shard.do(EscalationBegan(incident.id, policy, route.name, due_at, why, level, round_), now)
         if due_at <= now:
             self._next(incident, self.store.all[incident.id], now)
 
@@ -490,7 +499,17 @@ class Escalations(Component):
 
     def _fold_began(self, event: EscalationBegan, now: float) -> None:
         before = self.store.of(event.incident_id)
-        after = Escalation(event.policy, event.route, RUNNING, event.due_at, began_at=now, why=event.why)
+        after = Escalation(
+            event.policy,
+            event.route,
+            RUNNING,
+            event.due_at,
+            event.level,
+            event.round,
+            began_at=now,
+            why=event.why,
+        )
+        after.begun = [*([] if before is None else before.begun), now][-FLAPS:]
         if before is not None:
             # Pages are numbered on, and whoever was told still hears of the end.
             after.number, after.reached = before.number, before.reached
@@ -608,6 +627,11 @@ class Escalations(Component):
         on(EscalationStopped, _fold_stopped, Description(("EscalationStopped",), lines.stopped)),
         on(EscalationEnded, _fold_ended, Description(("EscalationEnded",), lines.ended)),
     )
+
+
+def _flaps(mine: Escalation, interval_s: float, now: float) -> bool:
+    """Whether it began so often of late that the incident comes and goes (models/shard/flapping.py)."""
+    return len(mine.begun) == FLAPS and now - mine.begun[0] < FLAP_WINDOW * interval_s
 
 
 def _is_acknowledged(incident: Incident) -> bool:

@@ -17,13 +17,16 @@ class PoliciesKnown(Event, frozen=True):
 
 
 class EscalationBegan(Event, frozen=True):
-    """Level 1 of `policy`, which `route` names, is told at `due_at` unless somebody is on it before."""
+    """A level of `policy`, which `route` names, is told at `due_at` unless somebody is on it before: the first, or, of what comes and goes,
+    the one (`level`, from 0) that it had come to."""
 
     incident_id: bytes
     policy: str
     route: str
     due_at: float
     why: str
+    level: int = 0
+    round: int = 0
 
 
 class EscalationUnknown(Event, frozen=True):
@@ -97,7 +100,7 @@ class EscalationEnded(Event, frozen=True):
 
 def began(event: EscalationBegan, around: Around) -> Line:
     wait_s = event.due_at - around.now
-    when = f", level 1 at {rfc3339(event.due_at)}" if wait_s > 0 else ""
+    when = f", level {event.level + 1} at {rfc3339(event.due_at)}" if wait_s > 0 else ""
     text = f"by policy {event.policy} of route {event.route}{when}: {event.why}"
     return line_of("EscalationBegan", SYSTEM, text, event.why, policy=event.policy, route=event.route)
 

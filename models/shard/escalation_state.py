@@ -38,7 +38,7 @@ class OwedPage(msgspec.Struct, array_like=True):
 class Escalation(msgspec.Struct, array_like=True):
     """Of one incident. `level` is the next to be told, at `due_at`; `round` counts how often all were. `number` counts the pages of
     the incident, also of its escalations before. `reached`: who was told, as in "ana:mail". `ack_until`: when what stopped it, an
-    acknowledgement without an end, expires by the policy; 0: it does not."""
+    acknowledgement without an end, expires by the policy; 0: it does not. `begun` is when it began, the last times."""
 
     policy: str
     route: str
@@ -52,6 +52,7 @@ class Escalation(msgspec.Struct, array_like=True):
     pages: list[OwedPage] = []
     reached: list[str] = []
     ack_until: float = 0.0
+    begun: list[float] = []
 
     @property
     def goes_on(self) -> bool:
@@ -97,6 +98,7 @@ class EscalationStore:
         mine.due_at = clock.due(mine.due_at, event)
         mine.ack_until = clock.due(mine.ack_until, event)
         mine.began_at = clock.then(mine.began_at, event)
+        mine.begun = [clock.then(at, event) for at in mine.begun]
         for page in mine.pages:
             page.due_at = clock.due(page.due_at, event)
             page.owed_since = clock.then(page.owed_since, event)

@@ -116,6 +116,8 @@ class CallAnswered(Event, frozen=True):
 
 
 class IncidentOpened(Event, frozen=True):
+    """`began_at`: when the alert that opened it began, by its sender's clock; 0 if that is not known, or not yet."""
+
     incident_id: bytes
     slot: int
     tenant: str
@@ -129,6 +131,7 @@ class IncidentOpened(Event, frozen=True):
     annotations: dict[str, str]
     is_overflow: bool = False
     created_by: str = "system"
+    began_at: float = 0.0
 
 
 class IncidentStateChanged(Event, frozen=True):

@@ -58,6 +58,7 @@ class Openings(Component):
                 overflow=[] if event.is_overflow else None,
                 created_by=event.created_by,
                 opened_at=now,
+                began_at=event.began_at,
             )
         )
 
@@ -145,6 +146,7 @@ def _open(
             content.annotations,
             is_overflow,
             shard.actor,
+            content.starts_at if content.starts_at <= now else 0.0,
         ),
         now,
     )

@@ -6,6 +6,7 @@ The control partition decides what there is. What only this process knows is che
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -156,28 +157,20 @@ class PeopleDesk:
     async def now(self, at: float) -> list[Now]:
         """Who is on call at a moment, by schedule."""
         roster = await self.roster()
-        return [self._now(each, roster, at) for _name, each in sorted(roster.schedules.items())]
+        asked = [(each, roster.overrides_of(name)) for name, each in sorted(roster.schedules.items())]
+        # In a thread, because hundreds of schedules take seconds, and alerts come by this process.
+        return await asyncio.to_thread(lambda: [_now(each, overrides, at) for each, overrides in asked])
 
     async def shifts(self, name: str, starts_at: float, ends_at: float) -> list[Shift]:
         """Who is on call in a schedule, over a stretch. Raises NotFound, TooLarge."""
         roster, schedule = await self.roster(), await self.schedule(name)
-        overrides = roster.overrides_of(name)
-        return shifts(schedule, overrides, starts_at, ends_at, zone_of(schedule.time_zone))
+        overrides, zone = roster.overrides_of(name), zone_of(schedule.time_zone)
+        return await asyncio.to_thread(shifts, schedule, overrides, starts_at, ends_at, zone)
 
     async def problems(self, until: float) -> list[str]:
         """What would keep somebody from being told, in words; gaps of schedules before `until` among it."""
-        roster = await self.roster()
-        return [*self._problems(roster, until)]
-
-    def _now(self, schedule: Schedule, roster: Roster, at: float) -> Now:
-        zone = zone_of(schedule.time_zone)
-        overrides = roster.overrides_of(schedule.name)
-        duty = on_call(schedule, overrides, at, zone)
-        found = shifts(schedule, overrides, at, at + AHEAD_S, zone)
-        person = None if duty is None else duty.person
-        others = (each for each in found if (None if each.duty is None else each.duty.person) != person)
-        after = next(others, None)
-        return Now(schedule, duty, after.starts_at if after else 0.0, after)
+        roster = (await self.roster()).copy()
+        return await asyncio.to_thread(lambda: [*self._problems(roster, until)])
 
     def _problems(self, roster: Roster, until: float) -> Iterator[str]:
         receivers = self._settings().notify.all_receivers
@@ -279,6 +272,16 @@ class PeopleDesk:
         """The route that names a policy, "" if none does."""
         routes = (route for _depth, route in self._settings().notify.tree.walk())
         return next((route.name for route in routes if route.escalation == policy), "")
+
+
+def _now(schedule: Schedule, overrides: Sequence[Override], at: float) -> Now:
+    zone = zone_of(schedule.time_zone)
+    duty = on_call(schedule, overrides, at, zone)
+    person = None if duty is None else duty.person
+    found = shifts(schedule, overrides, at, at + AHEAD_S, zone)
+    others = (each for each in found if (None if each.duty is None else each.duty.person) != person)
+    after = next(others, None)
+    return Now(schedule, duty, after.starts_at if after else 0.0, after)
 
 
 def _in_use(policy: str, route: str) -> Conflict:

@@ -49,6 +49,15 @@ def _blocks(report: ReportBody) -> Iterator[Block]:
             yield Text(f"Cause: {report.cause}")
         if report.notes:
             yield Text(report.notes)
+    if incident.probable_causes:
+        yield Heading("Probable causes")
+        yield Table(
+            ("Service", "Incident", "How probable", "Why"),
+            [
+                (each.service, each.title, f"{each.score:.0%}", "; ".join(each.reasons))
+                for each in incident.probable_causes
+            ],
+        )
     yield Heading("Response")
     yield Table(
         ("Opened", "Notified after", "Acknowledged after", "By", "Resolved after", "By", "How"),

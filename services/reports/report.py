@@ -143,7 +143,9 @@ def report_of(facts: Facts) -> ReportBody:
     incident, body = facts.view.incident, facts.body
     found = episodes(incident)
     lines = [timeline_body(each) for each in incident.timeline]
-    began_at = min((each.starts_at for each in facts.alerts if each.starts_at), default=0.0)
+    began_at = incident.began_at or min(
+        (each.starts_at for each in facts.alerts if each.starts_at), default=0.0
+    )
     resolution = incident.resolution
     return ReportBody(
         generated_at=timestamp(facts.now),

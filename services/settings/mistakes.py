@@ -88,9 +88,20 @@ def expected(found: ErrorDetails) -> str:
         case "too_long":
             return f"expected at most {context['max_length']} entries, not {context['actual_length']}"
         case "string_pattern_mismatch":
-            return f'expected a rate such as "5000/s"{there}'
+            pattern = str(context["pattern"])
+            return f"expected {_FORMS.get(pattern) or f'a text of the form {pattern}'}{there}"
         case _:
             return found["msg"]
+
+
+#: What is of the form of a pattern, where its letters say that to few.
+_FORMS = {
+    r"^\d+/(s|m|h)$": 'a rate such as "5000/s"',
+    r"^(\d+/(s|m|h)|none)$": 'a rate such as "5000/s", or "none"',
+    "^P[0-4]$": "P0, P1, P2, P3 or P4",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of a variable of the environment",
+    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$": 'a time such as "2026-01-31T12:00:00Z"',
+}
 
 
 def _choices(text: str) -> list[str]:

@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 from models.incidents.incident import Resolution
 from services.analytics import gather
 from services.api.v1 import analytics
+from services.times import timestamp
 from tests.api.for_verbs import opened
-from tests.api.gateway_in_process import System
+from tests.api.gateway_in_process import System, alert
 from tests.api.stand_in import AWAY, NOW, StandIn, archived, handled, incident
 
 
@@ -50,6 +51,28 @@ async def test_incidents_of_all_shards_are_counted_by_what_was_done_about_them(o
     assert [(each["key"], each["incidents"]) for each in teams["groups"]] == [("", 2), ("data", 1)]
     assert (narrowed["total"]["incidents"], narrowed["groups"]) == (1, [])
     assert found["complete"] is True
+
+
+@pytest.mark.asyncio
+async def test_when_it_began_is_known_from_the_alert_that_opened_it(ours: System) -> None:
+    def starting(name: str, ago_s: float) -> dict[str, Any]:
+        at = timestamp(ours.clock.now() - ago_s)
+        return {**alert(name, "api"), "starts_at": at}
+
+    sent = await ours.post(
+        "/v1/alerts", [starting("A", 90.0), starting("B", -60.0), alert("C", "api"), starting("A", 500.0)]
+    )
+    assert sent.status == 202, sent
+
+    rows = {each["labels"]["alertname"]: each for each in (await ours.get("/v1/analytics/rows")).items}
+    shown = (await ours.get(f"/v1/incidents/{rows['A']['id']}")).json
+    found = (await figures(ours))["total"]["time_to_detect"]
+
+    assert 90 <= rows["A"]["detect_s"] < 100
+    assert rows["B"]["detect_s"] is None  # its sender's clock is ahead
+    assert rows["C"]["detect_s"] is None
+    assert shown["began_at"] < shown["created_at"]
+    assert (found["count"], found["p50_s"]) == (1, rows["A"]["detect_s"])
 
 
 def _closed(number: int, seconds: float) -> Any:

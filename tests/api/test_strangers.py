@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from services.ingest.doors.grpc import connection as connections
 from services.ingest.doors.grpc import door as doors
+from services.ingest.doors.grpc import strangers
 from services.ingest.doors.grpc.framing import framed
 from services.ingest.doors.grpc.strangers import OF_ONE_MAX, STRANGERS_MAX
 from tests.api.gateway_in_process import System, system
@@ -34,8 +35,8 @@ WATCH = "/grpc.health.v1.Health/Watch"
 
 
 @contextlib.asynccontextmanager
-async def holding(port: int, said: bytes, count: int = MANY) -> AsyncIterator[list[socket.socket]]:
-    """So many connections that say this and then nothing, from as many addresses of loopback as that takes."""
+async def holding(port: int, *said: bytes, count: int = MANY) -> AsyncIterator[list[socket.socket]]:
+    """So many connections, each of which says one of these and then nothing, from as many addresses of loopback as that takes."""
     loop = asyncio.get_running_loop()
     held = [socket.socket() for _ in range(count)]
     try:
@@ -43,7 +44,7 @@ async def holding(port: int, said: bytes, count: int = MANY) -> AsyncIterator[li
             each.setblocking(False)
             each.bind((f"127.0.1.{1 + number // OF_ONE_MAX}", 0))
             await loop.sock_connect(each, ("127.0.0.1", port))
-            await loop.sock_sendall(each, said)
+            await loop.sock_sendall(each, said[number % len(said)])
         yield held
     finally:
         for each in held:
@@ -114,24 +115,30 @@ def _all_of(held: socket.socket) -> bytes:
     return found
 
 
-async def test_nor_do_those_in_the_way_who_never_finish_a_tls_handshake(tmp_path: Path) -> None:
+async def test_nor_do_those_in_the_way_who_never_finish_a_tls_handshake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, bound in ((doors, "CONNECTIONS_MAX", 128), (strangers, "STRANGERS_MAX", 32)):
+        monkeypatch.setattr(module, name, bound)
     authority = Authority(tmp_path / "ca")
     client = authority.issue("prometheus")
     async with over_grpc(authority, authority.issue("server"), "ask") as (ours, port):
         door = door_of(ours)
-        for said in (b"", b"\x16\x03\x01\x02\x00\x01"):
-            async with holding(port, said):
-                await until(lambda: len(door._strangers) == STRANGERS_MAX)
-                assert await submit(port, authority, client) == grpc.StatusCode.OK
-            await until(lambda: not door._strangers)
+        async with holding(port, b"", b"\x16\x03\x01\x02\x00\x01", count=128):
+            await until(lambda: len(door._strangers) == 32)
+            assert await submit(port, authority, client) == grpc.StatusCode.OK
+        await until(lambda: not door._strangers)
         await until(lambda: not door.connections)
 
 
-async def test_a_gateway_that_stops_does_not_wait_for_handshakes(tmp_path: Path) -> None:
+async def test_a_gateway_that_stops_does_not_wait_for_handshakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "LEAVE_S", 60.0)
     authority = Authority(tmp_path / "ca")
     async with over_grpc(authority, authority.issue("server"), "ask") as (ours, port):
         door = door_of(ours)
-        async with holding(port, b"", 20), asyncio.timeout(4):
+        async with holding(port, b"", count=20), asyncio.timeout(30):
             await until(lambda: len(door._strangers) == 20)
             await door.stop()
         assert not door.connections
@@ -140,10 +147,9 @@ async def test_a_gateway_that_stops_does_not_wait_for_handshakes(tmp_path: Path)
 async def test_a_stranger_that_asks_nothing_goes_and_who_has_shown_a_token_may_be_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connections, "STRANGER_S", 0.1)
     monkeypatch.setattr(doors, "LOOK_S", 0.02)
     async with guarded() as (ours, port, made):
-        known, watching, stranger = [await Raw.to(port) for _ in range(3)]
+        known, watching = await Raw.to(port), await Raw.to(port)
         known.ask(1, ONE, authorization=bearer(made)["Authorization"])
         known.h2.send_data(1, framed(message(1).SerializeToString()), end_stream=True)
         await known.flush()
@@ -152,9 +158,11 @@ async def test_a_stranger_that_asks_nothing_goes_and_who_has_shown_a_token_may_b
         watching.ask(1, WATCH)
         watching.h2.send_data(1, framed(b""), end_stream=True)
         await watching.flush()
+        await until(lambda: door_of(ours).open_calls == 1)
 
-        await stranger.until_closed()
-        await asyncio.sleep(0.2)
+        monkeypatch.setattr(connections, "STRANGER_S", 0.1)
+        for _ in range(2):
+            await (await Raw.to(port)).until_closed()
 
         assert len(door_of(ours).connections) == 2
         assert len(door_of(ours)._strangers) == 1
@@ -194,10 +202,12 @@ async def test_a_websocket_with_a_token_opens_while_strangers_hold_on() -> None:
         port = await ours.listen()
         begun = f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         whole = f"{begun}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        for said in (begun, whole):
-            async with holding(port, said.encode()), opened(port, headers=bearer(made)) as client:
-                assert (await told(client, {"id": 1, "alerts": alerts(0, 1)}))["status"] == 202
-                assert len(cast(Any, ours.gateway)._websocket._connections) == 1
+        async with (
+            holding(port, begun.encode(), whole.encode()),
+            opened(port, headers=bearer(made)) as client,
+        ):
+            assert (await told(client, {"id": 1, "alerts": alerts(0, 1)}))["status"] == 202
+            assert len(cast(Any, ours.gateway)._websocket._connections) == 1
 
 
 async def test_who_asks_whether_it_serves_is_told_though_others_use_up_what_anybody_may_ask(

@@ -77,7 +77,7 @@ def reopened(at: float) -> TimelineEntry:
 #: Told after 5 s, answered by a person after 30 s, resolved by her after 100 s.
 HANDLED = incident(
     line(5, "NotificationSent"), line(30, "Acknowledged", "ana"), line(100, "Resolved", "ana", method=MANUAL),
-    answered_at=30, resolved_at=100, method=MANUAL, told=True,
+    answered_at=30, resolved_at=100, method=MANUAL, told=True, began_at=DAY - 60,
 )  # fmt: skip
 #: Came and went within 20 s; somebody was told of it.
 NOISE = incident(
@@ -104,6 +104,7 @@ ALL = [HANDLED, NOISE, FLAPPING, REPAIRED, COMMENTED, MUTED]
 
 def test_a_row_says_what_became_of_one_incident() -> None:
     assert (HANDLED.notify_s, HANDLED.acknowledge_s, HANDLED.resolve_s) == (5.0, 30.0, 100.0)
+    assert [each.detect_s for each in ALL] == [60.0, None, None, None, None, None]
     assert (FLAPPING.notify_s, FLAPPING.acknowledge_s, FLAPPING.resolve_s) == (None, None, 60.0)
     assert (MUTED.resolve_s, MUTED.muted, MUTED.told) == (None, True, False)
     assert REPAIRED.repaired_by == "restart"
@@ -118,6 +119,7 @@ def test_all_of_them_together() -> None:
     assert (total.incidents, total.over, total.answered, total.told, total.muted) == (6, 5, 2, 2, 1)
     assert (total.alone, total.noise, total.reopened, total.flapping, total.repaired) == (3, 2, 1, 1, 1)
     assert total.alerts == 18
+    assert total.detect_s == [60.0]
     assert sorted(total.notify_s) == [1.0, 5.0]
     assert total.acknowledge_s == [30.0]
     assert sorted(total.resolve_s) == [20.0, 30.0, 50.0, 60.0, 100.0]

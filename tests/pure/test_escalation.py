@@ -7,7 +7,7 @@ import pytest
 
 from models.control.silences import Silence
 from models.incidents.incident import IncidentState, Severity
-from models.incidents.verbs import Acknowledge, Assign, Reclassify, Resolve, Unacknowledge
+from models.incidents.verbs import Acknowledge, Assign, Reclassify, Reopen, Resolve, Unacknowledge
 from models.people.policy import Outline
 from models.routes.route import Route
 from models.shard.escalation import Escalations, Page, Paged, PoliciesChanged
@@ -365,3 +365,37 @@ def test_a_start_with_notifications_off_stops_all_and_the_next_one_begins_anew(s
     story.tick(at(seconds + 2))
 
     assert [page[2] for page in story.pages] == [0]
+
+
+def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next() -> None:
+    story = Paging(OUTLINE, msgspec.structs.replace(ROUTE, interval_s=10.0))
+    levels: list[int] = []
+    for turn in range(6):
+        begins = turn * 20
+        story.push(at(begins), alert("llm-api", "Down", starts=begins))
+        if not turn:
+            story.classify(at(0), Severity.P0)
+        for second in range(begins, begins + 15):
+            story.tick(at(second))
+        story.push(at(begins + 15), alert("llm-api", "Down", starts=begins).ended(begins + 15))
+        while story.pages:
+            if story.page().level != OVER:
+                levels.append(story.page().level)
+            story.answer(at(begins + 16), "ana:webhook")
+
+    assert levels == [0, 0, 0, 1, 0, 1]
+
+
+def test_who_was_not_told_of_the_end_yet_is_not_told_once_it_goes_on() -> None:
+    story = Paging()
+    story.opens()
+    story.answer(at(1), "ana:webhook")
+    story.push(at(5), DOWN.ended(5))
+    story.tick(at(6))
+    story.answer(at(6), failed=("ana by webhook: 503",), again=True)
+    story.do(at(6.1), Reopen(), story.incident)
+    story.do(at(6.2), Acknowledge(), story.incident)
+
+    story.ticks(at(7), at(20))
+
+    assert OVER not in [page.level for page in story.state.pages]

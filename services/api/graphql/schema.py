@@ -45,6 +45,7 @@ from services.api.v1.list_params import (
     ListParams,
     matchers_of,
 )
+from services.api.v1.relation_bodies import CauseBody, SituationOfBody
 from services.api.v1.requests import BadFields
 from services.api.v1.run_bodies import DeedBody, RunBody, RunsBody, StepBody, run_body
 from services.api.v1.runs import RunParams, runs_page
@@ -54,6 +55,8 @@ from services.api.v1.stats import AlertStatsBody, ServiceBody, StatsBody, StatsP
 #: What types are called here, where that is not the name of the body.
 NAMES: Mapping[type, str] = {
     AlertStatsBody: "AlertStats",
+    CauseBody: "ProbableCause",
+    SituationOfBody: "IncidentSituation",
     AlertsBody: "AlertPage",
     DeedBody: "RunAction",
     FilterParams: "IncidentFilter",

@@ -104,6 +104,9 @@ class GroupBody:
         float | None,
         says("About how much open time those repairs saved, in seconds; null: too few to compare."),
     ]
+    time_to_detect: Annotated[
+        TimesBody, says("From when the alert that opened it began, by its sender's clock, until it opened.")
+    ]
     time_to_notify: Annotated[
         TimesBody, says("From the first opening until a receiver accepted a notification.")
     ]
@@ -141,6 +144,10 @@ class RowBody:
     created_at: Annotated[Time, says("When it opened first.")]
     resolved_at: Annotated[Time | None, says("When it was resolved last; null: it is open.")]
     closed_at: Annotated[Time | None, says("When it was closed; null: it is not.")]
+    detect_s: Annotated[
+        float | None,
+        says("From when the alert that opened it began, by its sender's clock; null: not known."),
+    ]
     notify_s: Annotated[
         float | None, says("From its first opening until a receiver accepted a notification.")
     ]
@@ -254,6 +261,7 @@ def _group(found: Group) -> GroupBody:
         round(found.alerts / found.incidents, 2) if found.incidents else 0.0,
         found.repaired,
         None if (saved := found.saved_s) is None else round(saved, 1),
+        times_of(found.detect_s),
         times_of(found.notify_s),
         times_of(found.acknowledge_s),
         times_of(found.resolve_s),
@@ -271,6 +279,7 @@ def _row(row: Row) -> RowBody:
         timestamp(row.created_at),
         _time(row.resolved_at),
         _time(row.closed_at),
+        _s(row.detect_s),
         _s(row.notify_s),
         _s(row.acknowledge_s),
         _s(row.resolve_s),

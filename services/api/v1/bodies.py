@@ -201,6 +201,10 @@ class IncidentBody:
     probable_causes: Annotated[
         list[CauseBody], says("What probably causes that situation, the most probable first.")
     ]
+    began_at: Annotated[
+        Time | None,
+        says("When the alert that opened it began, as its sender says; null: no alert did, or not known."),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +343,7 @@ def incident_body(view: IncidentView, counted: Counted) -> IncidentBody:
         escalation=None if view.escalation is None else escalation_body(view.escalation),
         situation=None if view.relation is None else situation_of_body(view.relation),
         probable_causes=[] if view.relation is None else [*map(cause_body, view.relation.causes)],
+        began_at=_time_or_none(incident.began_at),
     )
 
 

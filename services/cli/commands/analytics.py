@@ -78,7 +78,7 @@ COLUMNS = (
     ),
     *(
         _took(name, percentile)
-        for name in ("notify", "acknowledge", "resolve")
+        for name in ("detect", "notify", "acknowledge", "resolve")
         for percentile in ("p50", "p90")
     ),
 )

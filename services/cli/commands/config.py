@@ -86,7 +86,7 @@ def check(file: File = None, config: Config = None, as_json: AsJson = False) -> 
     where = loaded.file or "no file"
     verdict = "WRONG" if code else "good"
     typer.echo(
-        f"{verdict:<15} {terminal.plain(where)}: {count} setting{'' if count == 1 else 's'} differ from the default"
+        f"{verdict:<15} {terminal.plain(where)}: {count} {'setting differs' if count == 1 else 'settings differ'} from the default"
     )
     raise typer.Exit(code)
 

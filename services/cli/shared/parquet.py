@@ -24,7 +24,7 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     schema: dict[str, Any] = {
         "id": text, "title": text, "service": text, "severity": text, "type": text, "state": text,
         "created_at": time, "resolved_at": time, "closed_at": time,
-        "notify_s": number, "acknowledge_s": number, "resolve_s": number,
+        "detect_s": number, "notify_s": number, "acknowledge_s": number, "resolve_s": number,
         "alerts": whole, "reopened": whole, "answered": yes, "told": yes, "muted": yes, "noise": yes,
         "resolution_method": text, "repaired_by": text, "labels": text,
     }  # fmt: skip

@@ -22,7 +22,7 @@ PATH = "/v1/analytics/rows"
 ROWS_MAX = 1_000_000
 #: The fields of a row (services/api/v1/analytics.py, RowBody). A test compares.
 FIELDS = (
-    "id", "title", "service", "severity", "type", "state", "created_at", "resolved_at", "closed_at", "notify_s",
+    "id", "title", "service", "severity", "type", "state", "created_at", "resolved_at", "closed_at", "detect_s", "notify_s",
     "acknowledge_s", "resolve_s", "alerts", "reopened", "answered", "told", "muted", "noise", "resolution_method",
     "repaired_by", "labels",
 )  # fmt: skip
