@@ -72,7 +72,7 @@ def incidents_of(folder: Path) -> int:
 def test_one_is_made_listed_verified_and_restored(store: Path) -> None:
     made = run("create", "--target", "kept", "--data", str(store))
     assert made.exit_code == 0, made.output
-    assert "3 partitions" in made.stdout and "copying 3 partitions" in made.stderr
+    assert "4 partitions" in made.stdout and "copying 4 partitions" in made.stderr
     identity = made.stdout.split()[1].rstrip(":")
 
     listed = run("list", "--target", "kept")
@@ -183,7 +183,7 @@ def test_one_that_is_made_is_told_also_when_the_older_ones_stay(
     as_json = run("create", "--target", "kept", "--data", str(store), "--retention", "1h", "--json")
 
     assert (result.exit_code, as_json.exit_code) == (6, 6)
-    assert "3 partitions" in result.stdout and json.loads(as_json.stdout)["removed"] == []
+    assert "4 partitions" in result.stdout and json.loads(as_json.stdout)["removed"] == []
     assert "the backup is made, but older ones were not removed: a backup is under way" in result.stderr
     assert len(json.loads(run("list", "--target", "kept", "--json").stdout)["items"]) == 2
 

@@ -407,6 +407,7 @@ async def test_a_broken_file_is_found_and_named_and_hides_nothing_else(
     assert [(each.partition, bool(each.wrong)) for each in checked.parts] == [
         ("control", False),
         (SHARD, True),
+        ("topology", False),
     ]
     assert f"files/{digest}" in checked.parts[1].wrong
     (entry,) = (await Pool.read(target)).entries
