@@ -7,7 +7,8 @@ alerts: [{service, metric, fires: [[ts, value, score]]}], gold: {service}}. Each
 with its first firing, as severe as its score is large among those of its case. Of ties the expected place counts. AC@k is the share of
 cases whose right service is among the first k; beside it stand what needs no graph: the largest score, the first to fire, and chance.
 
-Nothing is learned here or tuned to these cases: the weights are those that run.
+Nothing is learned here: the weights are those that run. They were chosen with two published sets in view (docs/correlation.md), so only
+another set says what they are worth.
 """
 
 from __future__ import annotations
