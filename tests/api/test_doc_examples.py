@@ -32,13 +32,27 @@ COMMANDS = [
     for each in commands()
     if not any(path in each for path in ("/v1/stream", "/v1/tokens", "/runs", "/v1/edge"))
 ]
+#: They need a setting that is off by default.
+CORRELATION = [each for each in COMMANDS if "/v1/topology" in each or "/v1/situations" in each]
 #: Nobody listens there: what is to be told to it is owed, and that is answered.
-NOTIFY = {"webhook": {"url": "http://127.0.0.1:9/hook"}}
+NOTIFY = {
+    "webhook": {"url": "http://127.0.0.1:9/hook"},
+    "receivers": {
+        "mail": {
+            "type": "email",
+            "host": "127.0.0.1",
+            "port": 9,
+            "tls": "none",
+            "sender": "im@example.org",
+            "to": ["ops@example.org"],
+        }
+    },
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def telling() -> AsyncIterator[System]:
-    """A system with a receiver."""
+    """A system with receivers."""
     async with system(notify=NOTIFY) as started:
         yield started
 
@@ -81,7 +95,7 @@ async def run(ours: System, command: str) -> Reply:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each not in CORRELATION])
 async def test_what_the_document_tells_to_type_is_taken(telling: System, command: str) -> None:
     found = re.search(r'"\$INCIDENT/(\w+)"', command)
     one, other, name = await ready_for(telling, found[1] if found else "")
@@ -91,6 +105,15 @@ async def test_what_the_document_tells_to_type_is_taken(telling: System, command
 
     # One example shows an alert without labels beside a good one.
     assert answer.status in ((207,) if '"labels": {}' in command else (200, 201, 202)), answer
+
+
+@pytest.mark.asyncio
+async def test_what_it_tells_of_correlation_is_taken() -> None:
+    async with system(correlation={"enabled": True}) as ours:
+        answers = [await run(ours, command) for command in CORRELATION]
+
+    assert [answer.status for answer in answers] == [200] * len(CORRELATION)
+    assert CORRELATION
 
 
 def test_every_verb_has_an_example() -> None:

@@ -57,7 +57,12 @@ ELSEWHERE = (
     "people",
     "oncall",
     "escalation",
+    "analytics",
+    "situations",
+    "topology",
 )
+#: The same of single commands.
+ELSEWHERE_TOO = (["incidents", "report"], ["incidents", "export"])
 #: Of those, what needs no system.
 HERE = (["config", "import-alertmanager"],)
 #: By its beginning, what an example must say (in one line), and its exit code where that is an answer of its own (docs/cli.md).
@@ -204,7 +209,7 @@ def test_an_example_works(run: Run, incidents: IncidentServer, elsewhere: Path, 
         if words[0] != "llm-im":
             given = '{"labels": {"alertname": "X"}}\n'
             continue
-        if words[1] in ELSEWHERE and words[1:3] not in HERE:
+        if words[1:3] in ELSEWHERE_TOO or (words[1] in ELSEWHERE and words[1:3] not in HERE):
             command: Any = typer.main.get_command(app)
             rest = words[1:]
             while hasattr(command, "commands"):

@@ -11,7 +11,6 @@ from urllib.parse import quote
 import typer
 
 from models.errors import Refused
-from models.playbook.document import read_document
 from services.cli.shared import confirm, output, terminal
 from services.cli.shared.entries import answered, write_all
 from services.cli.shared.exits import EPILOG, ExitCode, Failure
@@ -193,6 +192,9 @@ def export(*, asked: Asked) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    # Here, because every command would wait for the reader of YAML.
+    from models.playbook.document import read_document
+
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

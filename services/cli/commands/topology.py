@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-import msgspec
 import typer
 
 from services.cli.shared import output, terminal
@@ -74,6 +73,8 @@ def import_file(
 
     llm-im topology import services.yaml --source cmdb
     """
+    import msgspec
+
     from services.topology.file import parse, read_file
 
     is_stdin = str(file) == "-"
