@@ -28,6 +28,18 @@ from models.partitions import every_event
 from models.people.roster import PeopleChanged, PoliciesOutlined
 from models.shard.schedules import RunLeftOut
 from models.shard.slot_transfer import SlotArrived, SlotLeft
+from models.topology.events import (
+    DependencyRemoved,
+    DependencySet,
+    IncidentsNoted,
+    SituationEnded,
+    SituationGrew,
+    SituationRanked,
+    SituationsDropped,
+    SourceRemoved,
+    TopologyDeclared,
+    TopologySeen,
+)
 from tests.simulation.area import Area
 from tests.simulation.areas import AREAS
 from tests.simulation.many import COMMAND, run_many
@@ -36,12 +48,13 @@ from tests.simulation.world import World
 #: Some 15 s on an idle machine, of which a busy one makes minutes; `python -m tests.simulation --seeds 10000` is the long way.
 SEEDS = 200
 pytestmark = pytest.mark.timeout(900)
-#: The control partition's, where no trouble of a shard reaches; slots move while nothing runs: tests/api/test_moving.py; and no run is slow enough for the next one to be left out: tests/pure/test_schedules.py.
+#: The control partition's, where no trouble of a shard reaches; the correlator's, which the area of relations stands in for: tests/pure/test_situations.py; slots move while nothing runs: tests/api/test_moving.py; and no run is slow enough for the next one to be left out: tests/pure/test_schedules.py.
 ELSEWHERE = {
     SlotLeft, SlotArrived, SlotsAssigned, SlotsMoving, CopyBegan, CopyEnded, PartitionsBegan, StoreMoved,
     TokenCreated, TokenRotated, TokenRevoked, TokensUsed, SettingsChanged, SilenceSet, SilenceExpired, PlaybookApplied, PlaybookModeSet, PlaybookRemoved,
     HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved, PeopleChanged, PoliciesOutlined,
-    RunLeftOut,
+    RunLeftOut, TopologyDeclared, TopologySeen, DependencySet, DependencyRemoved, SourceRemoved, IncidentsNoted, SituationGrew, SituationRanked,
+    SituationEnded, SituationsDropped,
 }  # fmt: skip
 
 

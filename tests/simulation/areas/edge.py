@@ -198,7 +198,8 @@ class Edge(Area):
                 agent.link = None
                 with contextlib.suppress(IncidentManagerError):
                     await over
-            await asyncio.sleep(rng.choice((0.1, 0.5, 2.0)))
+            # The last is longer than `edge_offline_after_s`.
+            await asyncio.sleep(rng.choice((0.1, 0.5, 2.0, 6.0)))
 
     async def _serve(self, gateway: Gateway, link: Link, first: bytes) -> None:
         desk = self._desks.get(gateway)
