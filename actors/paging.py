@@ -189,11 +189,17 @@ class Paging:
             return ActionResult(ok=False, detail=str(error), retry_after_s=error.retry_after_s, reached=False)
 
 
+def without_address(detail: str, address: str) -> str:
+    """What a receiver said, with *** for the address at which it was to tell somebody. A telephone number is often said without its plus."""
+    bare = address.removeprefix("+")
+    if len(bare) < ADDRESS_CHARS:
+        return detail
+    return re.sub(r"\+?" + re.escape(bare), "***", detail, flags=re.IGNORECASE)
+
+
 def _said(way: Way, result: ActionResult) -> str:
     """What a receiver said, without the address: it goes into the timeline."""
-    detail = result.detail
-    if len(way.address) >= ADDRESS_CHARS:
-        detail = re.sub(re.escape(way.address), "***", detail, flags=re.IGNORECASE)
+    detail = without_address(result.detail, way.address)
     person, _, by = way.name.partition(":")
     whose = f"receiver {by}" if person == NOBODY else f"{person} by {by}"
     return f"{whose}: {detail[:DETAIL_CHARS]}"

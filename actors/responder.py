@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from uuid import UUID
 
 import msgspec
 
 from actors.control_tail import ControlTail
 from actors.lanes import URGENT
-from actors.paging import Paging
+from actors.paging import Paging, without_address
 from actors.runtime.clock import SystemClock
 from actors.runtime.ending import end
 from actors.runtime.host import Host
@@ -199,6 +200,9 @@ class ResponderActor:
         }
         with self._tracer.span(f"act {effect.action}", effect.trace, about, kind="client") as span:
             result = await self._bounded(effect.target, channel.act(effect.key, effect.facts, span.trace))
+            if effect.facts.to:
+                # Before anybody keeps it: the last error of a target is shown, logged, and said to the next one who can't be told.
+                result = replace(result, detail=without_address(result.detail, effect.facts.to))
             span.note("llm_im.outcome", result.detail)
             if not result.ok:
                 span.fail(result.detail)

@@ -9,14 +9,18 @@ import pytest
 
 from actors.classifier import ClassifierActor
 from actors.responder import ResponderActor
+from actors.runtime.clock import SystemClock
 from actors.runtime.host import Host
 from actors.runtime.local import LocalCluster
+from actors.targets import Targets, decode_views
 from models.classification.rules import Classifier
 from models.errors import Busy, Malformed
 from models.incidents.incident import Severity
 from models.incidents.notification import Facts, Note
 from models.metrics import decode as decode_metrics
 from models.ports import ActionResult
+from models.response.breaker import BreakerRule
+from models.response.target import Limits
 from models.shard.assembly import decode_message
 from models.shard.effects import Act, Classify
 from models.shard.messages import ActionOutcome, Classification, Classified
@@ -38,6 +42,7 @@ class Receiver:
         self.gate.set()
         self.said: list[tuple[str, Note]] = []
         self.closed = 0
+        self.answer = ActionResult(ok=True, detail="done")
 
     def render(self, facts: Facts) -> bytes:
         return facts.title.encode()
@@ -47,7 +52,7 @@ class Receiver:
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
-        return ActionResult(ok=True, detail="done")
+        return self.answer
 
     async def say(self, key: str, note: Note, trace: str | None = None) -> ActionResult:
         self.said.append((key, note))
@@ -78,6 +83,23 @@ async def count(actor: ResponderActor | ClassifierActor, metric: str, **labels: 
     return sum(
         each.value for each in said.counters if each.name == metric and labels.items() <= each.labels.items()
     )
+
+
+async def test_the_address_of_a_person_is_in_nothing_that_is_kept_of_a_failure() -> None:
+    """GET /v1/targets shows the last error to anybody who reads, a log line has it, and it is said to the next one."""
+    receiver = Receiver()
+    receiver.answer = ActionResult(ok=False, detail="answered 503: 34600123456 can't be reached")
+    limits = Limits(breaker=BreakerRule(failures=1))
+    responder = ResponderActor(HOST, {"webhook": receiver}, targets=Targets(SystemClock(), limits=limits))
+    facts = msgspec.structs.replace(some_facts(), to="+34600123456")
+    paged = msgspec.msgpack.encode(Act(b"i" * 16, 1, 0, "page", "webhook", "k1", facts))
+
+    said = outcome(await responder.act(paged))
+    next_one = outcome(await responder.act(act("k2")))
+
+    (view,) = decode_views(await responder.targets(b""))
+    assert view.last_error == said.detail == "answered 503: *** can't be reached"
+    assert "***" in next_one.detail and "34600123456" not in next_one.detail
 
 
 async def test_an_outcome_echoes_incident_number_and_attempt() -> None:
