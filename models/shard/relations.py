@@ -162,6 +162,7 @@ class Relations(Component):
             return Done()
         mute_until = self._mute_until(incident, said.relation, kept, now)
         relation = msgspec.structs.replace(said.relation, mute_until=0.0)
+        was_muted = kept is not None and bool(kept.mute_until)
         was_muting = kept is not None and self._is_muting(incident, kept)
         if kept is not None and kept.relation == relation:
             self.shard.do(RelationHeard(incident.id, said.number, mute_until), now)
@@ -169,9 +170,11 @@ class Relations(Component):
             before = None if kept is None else kept.relation
             text = _news(before, relation, bool(mute_until) and not was_muting)
             self.shard.do(IncidentRelated(incident.id, said.number, relation, mute_until, text), now)
-        if was_muting and not mute_until:
+        if was_muted and not mute_until:
+            # Settings that mute it no more may be new since the last tick, which would have ended it.
             is_cause = relation.part is Part.CAUSE
-            self._end(incident, OVER_CAUSE if is_cause else OVER_LIMIT, now)
+            why = OVER_CAUSE if is_cause else OVER_LIMIT if was_muting else OVER_SETTINGS
+            self._end(incident, why, now)
         elif mute_until and not was_muting and self._is_muting(incident, self.kept[incident.id]):
             self.shard.report(Muted(incident), now)
         return Done()
@@ -204,7 +207,8 @@ class Relations(Component):
         self._let_go(incident, now)
 
     def _let_go(self, incident: Incident, now: float) -> None:
-        if self.shard.withholds(incident) is None:
+        # Also where it is not known yet whether something else mutes it: then it is owed, and held back until it is.
+        if not self.shard.withholds(incident):
             self.shard.report(Unmuted(incident), now)
 
     def tick(self, tick: Tick, now: float) -> None:

@@ -10,9 +10,20 @@ from models.incidents.incident import Severity
 from models.incidents.relation import Cause, Part, Relation
 from models.incidents.verbs import Resend
 from models.partition.sharding import TENANT
+from models.people.policy import Outline
+from models.routes.route import Route
 from models.shard.effects import Act
-from models.shard.known_silences import SilencesChanged
-from models.shard.relations import PATIENCE_S, SETTLE_S, IncidentRelated, Related, RelationHeard, Relations
+from models.shard.escalation import Escalations, Page, PoliciesChanged
+from models.shard.escalation_state import PAUSED
+from models.shard.known_silences import KnownSilences, SilencesChanged
+from models.shard.relations import (
+    PATIENCE_S,
+    SETTLE_S,
+    IncidentRelated,
+    Related,
+    RelationHeard,
+    Relations,
+)
 from models.shard.settings import ShardSettings
 from services.actions.wording import Wording
 from tests.scenario import SETTINGS, ZERO, Refusal, Story, alert, at
@@ -259,6 +270,37 @@ def test_a_crash_forgets_no_mute_and_no_end_of_one() -> None:
     story.ticks(at(300), at(301))
 
     assert story.reasons == ["opened"]
+
+
+def test_settings_that_change_right_before_the_next_word_lose_no_page() -> None:
+    story = opened()
+    story.relate(at(1), symptom(900))
+    story.ticks(at(2), at(50))
+
+    story.shard.take_settings(SETTINGS)
+    story.relate(at(50.05), symptom())
+    story.tick(at(51))
+
+    assert story.reasons == ["opened"]
+    assert "by its severity it does not wait" in story.lines("SymptomMuteEnded")[0]
+
+
+def test_who_is_on_call_is_paged_though_the_wait_ends_before_silences_are_heard_of() -> None:
+    by_policy = msgspec.structs.replace(MUTING, route=Route(escalation="critical"))
+    story = Told(by_policy)
+    story.tell(at(0), PoliciesChanged(1, [Outline("critical", (60.0,), repeat=0, falls_back=False)]))
+    story.push(at(0), alert("api", "Slow"))
+    story.classify(at(0), Severity.P2)
+    story.relate(at(1), symptom(300))
+    story.ticks(at(2), at(299))
+    assert story.shard.of(Escalations).store.all[story.incident.id].status == PAUSED
+
+    story.shard.of(KnownSilences).is_told = False  # as after a start
+    story.ticks(at(300), at(302))
+    story.tell(at(303), SilencesChanged(1, []))
+    story.ticks(at(304), at(306))
+
+    assert [effect.level for _when, effect in story.asked if isinstance(effect, Page)] == [0]
 
 
 def test_a_symptom_that_a_silence_mutes_too_is_told_when_both_are_over() -> None:
