@@ -241,7 +241,9 @@ class Relations(Component):
 
     def _moved(self, change: Moved, now: float) -> None:
         if change.reopens:
-            self._await(change.incident, now)
+            # Its severity is known already, other than that of one that opens.
+            if change.incident.severity in self.shard.settings.symptom_severities:
+                self._await(change.incident, now)
         elif change.ends:
             self._waiting.pop(change.incident.id, None)
 
@@ -292,7 +294,7 @@ class Relations(Component):
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
         kept = self.kept.get(incident.id)
-        if kept is not None and kept.mute_until:
+        if kept is not None and kept.muted_at:
             self.state.checkpoint.touch(RELATED, incident.id)
             kept.mute_until = clock.due(kept.mute_until, event)
             kept.muted_at = clock.then(kept.muted_at, event)

@@ -345,6 +345,33 @@ def test_what_the_correlator_knows_in_time_is_not_told_first() -> None:
     assert story.sent() == []
 
 
+def test_what_is_severe_is_told_at_once_when_it_opens_again() -> None:
+    at_once = msgspec.structs.replace(MUTING, wait_s=(0.0, 0.0, 0.0, 0.0, 0.0), reopen_window_s=60.0)
+    story = opened(at_once, Severity.P1)
+    story.tick(at(4))
+    story.receive(at(4))
+    story.push(at(10), alert("api", "Slow").ended(10))
+    story.receive(at(11))
+
+    story.push(at(20), alert("api", "Slow", starts=20))
+
+    assert story.sent() == [(20, "reopened", 0)]
+
+
+def test_a_clock_that_was_ahead_makes_no_wait_longer() -> None:
+    story = opened()
+    story.relate(at(86_400), symptom(86_700))
+    story.relate(at(86_401), symptom(part=Part.CAUSE))
+
+    story.tick(at(100))  # the clock is right again
+    for second in range(101, 2000, 100):
+        story.relate(at(second), symptom(second + 300))
+        story.ticks(at(second + 1), at(second + 99))
+
+    kept = story.relations.kept[story.incident.id]
+    assert not kept.mute_until
+
+
 def test_nothing_waits_for_it_where_symptoms_are_told() -> None:
     story = opened(msgspec.structs.replace(SETTINGS, wait_s=(0.0, 0.0, 0.0, 0.0, 0.0)))
 
