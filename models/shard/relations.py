@@ -30,6 +30,8 @@ WAITING_MAX = 10_000
 #: What is known of an incident, by its id.
 RELATED = RecordKind("related", has_ids=True)
 
+#: Lines about relations kept in one timeline: causes that take turns in a long outage must not push out the rest.
+LINES_MAX = 50
 #: When its cause is over a symptom has so long to end by itself, which its sender takes to notice.
 SETTLE_S = 120.0
 #: Why a symptom waits no more.
@@ -267,6 +269,11 @@ class Relations(Component):
     def _fold_related(self, event: IncidentRelated, now: float) -> None:
         incident = self.state.changing(event.incident_id)
         self.state.checkpoint.touch(RELATED, incident.id)
+        if event.text:
+            places = [place for place, line in enumerate(incident.timeline) if line.kind == "IncidentRelated"]
+            if len(places) >= LINES_MAX:
+                del incident.timeline[places[0]]
+                incident.timeline_dropped += 1
         kept = self.kept.get(incident.id)
         muted_at = 0.0 if kept is None else kept.muted_at
         self.kept[incident.id] = Kept(

@@ -17,6 +17,7 @@ from models.shard.escalation import Escalations, Page, PoliciesChanged
 from models.shard.escalation_state import PAUSED
 from models.shard.known_silences import KnownSilences, SilencesChanged
 from models.shard.relations import (
+    LINES_MAX,
     PATIENCE_S,
     SETTLE_S,
     IncidentRelated,
@@ -98,6 +99,16 @@ def test_the_same_word_again_is_no_line_and_moves_the_number() -> None:
 
     assert [each.number for each in story.named(RelationHeard)] == [3]
     assert len(story.lines("IncidentRelated")) == 1
+
+
+def test_causes_that_take_turns_push_nothing_else_out_of_the_timeline() -> None:
+    story = opened(SETTINGS)
+    before = [each for each in story.incident.timeline if each.kind != "IncidentRelated"]
+    for second in range(1, 601):
+        story.relate(at(second), symptom(symptom_of=b"%016d" % second))
+
+    assert len(story.lines("IncidentRelated")) == LINES_MAX
+    assert [each for each in story.incident.timeline if each.kind != "IncidentRelated"] == before
 
 
 def test_another_score_is_kept_and_no_line() -> None:
