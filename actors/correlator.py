@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
 import msgspec
 
+from actors.begun import refuse_lost
 from actors.control_tail import ControlTail
 from actors.folding import Folded
 from actors.partition import Call, PartitionActor, Queued
@@ -148,6 +149,7 @@ class Correlator(PartitionActor[Topology, TopologyMessage, _Reply]):
     async def _before_opening(self) -> None:
         if self.control is not None:
             await self.control.catch_up()
+            await refuse_lost(self.event_log, self.control.state)
 
     def _started(self, folded: Folded[Topology], step: Step[_Reply]) -> None:
         self._number = 0

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from actors.begun import has_begun
 from actors.correlator import Correlator
+from actors.folding import fold_control
+from models.topology.topology import TOPOLOGY
 from services.cli.main import app
 from services.wiring.bootstrap import CORRELATOR_ACTOR
 from tests.api.gateway_in_process import MemoryStores, Reply, System, system
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.asyncio
 #: Nobody waits so long: a condition that does not come about fails the test.
 PATIENCE_S = 15.0
 ON = {"enabled": True}
-SHOP = {
+SHOP: dict[str, Any] = {
     "source": "cmdb",
     "services": [{"name": "web", "criticality": "critical", "depends_on": ["api"]}, {"name": "alone"}],
     "dependencies": [
@@ -244,6 +247,26 @@ async def test_metrics_and_health_speak_of_it() -> None:
 
         assert 'llm_im_topology_dependencies{actor="correlator-0"' in metrics
         assert 'llm_im_situations_open{actor="correlator-0",partition="topology"} 1' in metrics
+
+
+async def test_a_log_that_is_gone_is_not_begun_anew_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.control.LEASE_S", 0.3)  # how often it looks what has begun
+    stores = MemoryStores()
+    async with system(stores, correlation=ON) as ours:
+        await declare(ours)
+
+        async def noted() -> bool:
+            return TOPOLOGY in (await fold_control(stores.log("control"))).begun
+
+        await until(noted)
+    del stores.store.partitions[TOPOLOGY]
+    async with system(stores, correlation=ON) as ours:
+
+        async def told() -> bool:
+            return "its log is gone" in (await ours.get("/health/ready")).body.decode()
+
+        await until(told)
+        assert not await has_begun(stores.log(TOPOLOGY))
 
 
 # -- the command line ----------------------------------------------------------------------------------------
