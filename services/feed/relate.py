@@ -16,7 +16,7 @@ from models.stream.happenings import Happening
 from models.topology.events import IncidentNews
 from models.topology.messages import IncidentsHeard
 from services.feed.follow import Ask, Follower, Gap
-from services.feed.standing import digest_at, why_not
+from services.feed.standing import digest_at, moves_after, why_not
 
 #: Summaries remembered of one shard: about all incidents of a busy day, 20 MB.
 KNOWN_MAX = 20_000
@@ -44,8 +44,9 @@ class IncidentReader:
 
     async def begin(self, seq: int, digest: bytes) -> None:
         """Go on behind the frame `seq`, whose digest begins with `digest`; with all that is open, if the log does not go on from there,
-        or for seq 0. Raises Unavailable, Damaged."""
-        if seq and not await why_not(self._log, seq, digest):
+        or for seq 0, or where incidents left or came because slots moved: of those it has no news. Raises Unavailable, Damaged."""
+        goes_on = seq and not await why_not(self._log, seq, digest)
+        if goes_on and not any(await moves_after(self._log, seq)):
             self._follower = self._follower_from(seq)
             return
         last = await self._log.last_seq()

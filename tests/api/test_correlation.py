@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 from actors.begun import has_begun
 from actors.correlator import Correlator
 from actors.folding import fold_control
+from models.shard.settings import ShardSettings
 from models.topology.topology import TOPOLOGY
 from services.cli.main import app
+from services.upkeep.resharding import reshard
 from services.wiring.bootstrap import CORRELATOR_ACTOR
-from tests.api.gateway_in_process import MemoryStores, Reply, System, system
+from tests.api.gateway_in_process import MemoryStores, Reply, SettableClock, System, system
+from tests.api.test_moving import Kept
 
 pytestmark = pytest.mark.asyncio
 
@@ -247,6 +250,41 @@ async def test_metrics_and_health_speak_of_it() -> None:
 
         assert 'llm_im_topology_dependencies{actor="correlator-0"' in metrics
         assert 'llm_im_situations_open{actor="correlator-0",partition="topology"} 1' in metrics
+
+
+async def test_after_resharding_each_is_told_in_the_shard_where_it_is_and_what_ended_is_over() -> None:
+    kept = Kept()
+    shop = {"dependencies": [*SHOP["dependencies"], {"caller": "cart", "callee": "api"}]}
+    async with system(kept, correlation=ON) as ours:  # type: ignore[arg-type]
+        await declare(ours, {**SHOP, **shop})
+        await fire(ours, "db", "api", "web")
+        for service in ("db", "api", "web"):
+            await related(ours, service)
+        away = ours.cluster.get(CORRELATOR_ACTOR)
+        assert isinstance(away, Correlator)
+        await away.stop()
+        await fire(ours, "db", status="resolved")
+    await reshard(kept, ShardSettings(), 1, SettableClock(), lambda _text: None)
+    async with system(kept, correlation=ON, state={"partitions": 1}) as ours:  # type: ignore[arg-type]
+
+        async def over() -> bool:
+            answer = await ours.get("/v1/situations")
+            ended = [
+                each["service"]
+                for situation in (answer.items if answer.status == 200 else ())
+                for each in situation["incidents"]
+                if each["ended_at"]
+            ]
+            return ended == ["db"]
+
+        await until(over)
+        await fire(ours, "cart")
+
+        async def all_know() -> bool:
+            found = [await related(ours, each) for each in ("api", "web", "cart")]
+            return all(each["situation"]["incidents"] == 4 for each in found)
+
+        await until(all_know)
 
 
 async def test_a_log_that_is_gone_is_not_begun_anew_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
