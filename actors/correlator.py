@@ -285,7 +285,7 @@ class _Outbox:
         self._clock = clock
         self._now: dict[bytes, None] = {}
         self._later: dict[bytes, float] = {}
-        #: What the shard of an incident was told last, and when.
+        #: What the shard of an incident was told within CALM_S, and when.
         self._told: dict[bytes, tuple[object, float]] = {}
         self._wake = asyncio.Event()
 
@@ -340,7 +340,11 @@ class _Outbox:
 
     def sent(self, incident: bytes, relation: Relation) -> None:
         now = self._clock.monotonic()
+        self._told.pop(incident, None)
         self._told[incident] = (_gist(relation), now)
+        # What nobody looks at any more, the oldest first: or every incident there ever was would stay.
+        while now - self._told[oldest := next(iter(self._told))][1] >= CALM_S:
+            del self._told[oldest]
         if relation.mute_until:
             lease_s = relation.mute_until - self._clock.now()
             self._later[incident] = now + max(1.0, RENEW_AT * lease_s)

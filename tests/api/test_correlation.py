@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from actors import correlator
 from actors.begun import has_begun
 from actors.correlator import Correlator
 from actors.folding import fold_control
+from models.incidents.relation import Part, Relation
 from models.shard.settings import ShardSettings
 from models.topology.topology import TOPOLOGY
 from services.cli.main import app
@@ -305,6 +307,18 @@ async def test_a_log_that_is_gone_is_not_begun_anew_without_a_word(monkeypatch: 
 
         await until(told)
         assert not await has_begun(stores.log(TOPOLOGY))
+
+
+async def test_what_incidents_were_told_is_not_remembered_for_ever() -> None:
+    clock = SettableClock()
+    outbox = correlator._Outbox(clock)
+    relation = Relation(b"s" * 16, Part.RELATED, 2)
+    for number in range(100):
+        outbox.sent(b"%016d" % number, relation)
+        assert outbox.may_wait(b"%016d" % number, relation)
+        clock.ahead_s += 1.0
+
+    assert len(outbox._told) <= correlator.CALM_S + 1
 
 
 # -- the command line ----------------------------------------------------------------------------------------
