@@ -9,6 +9,7 @@ import msgspec
 
 from models.errors import Unavailable
 from models.incidents.incident import OPEN_STATES, Incident
+from models.incidents.notification import RESOLVED
 from models.incidents.query import ListSummaries, Looked, Summary, SummaryPage, decode_answer, encode
 from models.partition.frames import digest_of
 from models.ports import Archive, EventLog
@@ -117,7 +118,9 @@ def _incidents(happenings: Iterable[Happening]) -> Mapping[bytes, IncidentNews]:
         since = after.created_at if before is None else before.since
         if after.reopened and (before is None or (is_open and not was_open)):
             since = each.at
-        told = is_open and (each.line.kind == NOTIFIED or (was_open and before is not None and before.told))
+        # The end of its run before may be told when it is open again.
+        is_told_of = each.line.kind == NOTIFIED and each.line.reason != RESOLVED
+        told = is_open and (is_told_of or (was_open and before is not None and before.told))
         found[after.id] = _news(after, since, told=told)
     return found
 

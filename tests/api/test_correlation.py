@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -15,10 +16,16 @@ from actors import correlator
 from actors.begun import has_begun
 from actors.correlator import Correlator
 from actors.folding import fold_control
+from models.incidents import summaries
+from models.incidents.lines import SYSTEM, line_of
 from models.incidents.relation import Part, Relation
+from models.partition.sharding import TENANT
+from models.shard.events import IncidentOpened
 from models.shard.settings import ShardSettings
+from models.stream.happenings import Happening
 from models.topology.topology import TOPOLOGY
 from services.cli.main import app
+from services.feed import relate
 from services.upkeep.resharding import reshard
 from services.wiring.bootstrap import CORRELATOR_ACTOR
 from tests.api.gateway_in_process import MemoryStores, Reply, SettableClock, System, system
@@ -319,6 +326,22 @@ async def test_what_incidents_were_told_is_not_remembered_for_ever() -> None:
         clock.ahead_s += 1.0
 
     assert len(outbox._told) <= correlator.CALM_S + 1
+
+
+async def test_that_its_end_was_told_is_not_that_somebody_knows_it_opened_again() -> None:
+    event = IncidentOpened(
+        b"i" * 16, 0, TENANT, "db", "db", {}, "db is slow", "", "test", {}, {}, False, "test", 0.0
+    )
+    now = summaries.opened(event, 100.0)
+    again = msgspec.structs.replace(now, reopened=1)
+
+    def news(reason: str) -> bool:
+        line = line_of("NotificationSent", SYSTEM, reason, reason)
+        happening = Happening(1, 0, 100.0, None, line, again, again, True)
+        return relate._incidents([happening])[now.id].told
+
+    assert news("reopened")
+    assert not news("resolved")
 
 
 # -- the command line ----------------------------------------------------------------------------------------
