@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
 import msgspec
 
+from actors.begun import refuse_lost
 from actors.control_tail import ControlTail
 from actors.folding import Folded
 from actors.partition import Call, PartitionActor, Queued
@@ -28,6 +29,7 @@ from models.shard.messages import encode as encode_to_shard
 from models.shard.relations import Related
 from models.topology.messages import (
     DeclareTopology,
+    IncidentsHeard,
     Tick,
     TopologyMessage,
     decode_message,
@@ -92,6 +94,8 @@ class Correlator(PartitionActor[Topology, TopologyMessage, _Reply]):
         self._whys: dict[str, str] = {}
         self._outbox = _Outbox(clock)
         self._number = 0
+        #: Whose news were read since this process is the writer.
+        self._heard: set[str] = set()
 
     # -- what others call ----------------------------------------------------------------------------------
 
@@ -148,9 +152,11 @@ class Correlator(PartitionActor[Topology, TopologyMessage, _Reply]):
     async def _before_opening(self) -> None:
         if self.control is not None:
             await self.control.catch_up()
+            await refuse_lost(self.event_log, self.control.state)
 
     def _started(self, folded: Folded[Topology], step: Step[_Reply]) -> None:
         self._number = 0
+        self._heard.clear()
         self._outbox.clear()
         self._owe(step)
 
@@ -211,15 +217,25 @@ class Correlator(PartitionActor[Topology, TopologyMessage, _Reply]):
                     news = await feed.read()
                     self._now(what, "")
                     pause_s = RETRY_FIRST_S
+                    if news is not None:
+                        await self._told(news)
+                        self.meter.count("llm_im_correlated_total", len(news.incidents))
+                    if feed.partition not in self._heard:
+                        self._heard.add(feed.partition)
+                        await self._leave_gone()
                     if news is None:
                         await asyncio.sleep(POLL_S)
-                        continue
-                    await self._told(news)
-                    self.meter.count("llm_im_correlated_total", len(news.incidents))
             except IncidentManagerError as error:
                 self._now(what, str(error))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _leave_gone(self) -> None:
+        """Once every shard was heard, what is open in none of them is over: its partition went when slots moved."""
+        if len(self._heard) == len(self._feeds):
+            members = (await self.settled()).situations.members.values()
+            for gone in sorted({each.partition for each in members if each.news.is_open} - {*self._shards}):
+                await self._told(IncidentsHeard(gone, 0, b"", [], whole=True))
 
     def _now(self, what: str, why: str) -> None:
         if why and not self._whys.get(what):
@@ -236,7 +252,10 @@ class Correlator(PartitionActor[Topology, TopologyMessage, _Reply]):
             messages: dict[str, list[Related]] = {}
             for incident in self._outbox.take(TOLD_AT_ONCE):
                 found = machine.relation(incident, self.clock.now())
-                if found is not None and not self._outbox.may_wait(incident, found[1]):
+                if found is None or found[0] not in self._shards:
+                    # Slots moved, and nobody said yet where it is; or it ended before they did.
+                    continue
+                if not self._outbox.may_wait(incident, found[1]):
                     # An older process has a smaller epoch, and what was sent before a smaller number.
                     self._number += 1
                     number = (machine.epoch << 32) | self._number
@@ -266,7 +285,7 @@ class _Outbox:
         self._clock = clock
         self._now: dict[bytes, None] = {}
         self._later: dict[bytes, float] = {}
-        #: What the shard of an incident was told last, and when.
+        #: What the shard of an incident was told within CALM_S, and when.
         self._told: dict[bytes, tuple[object, float]] = {}
         self._wake = asyncio.Event()
 
@@ -321,7 +340,11 @@ class _Outbox:
 
     def sent(self, incident: bytes, relation: Relation) -> None:
         now = self._clock.monotonic()
+        self._told.pop(incident, None)
         self._told[incident] = (_gist(relation), now)
+        # What nobody looks at any more, the oldest first: or every incident there ever was would stay.
+        while now - self._told[oldest := next(iter(self._told))][1] >= CALM_S:
+            del self._told[oldest]
         if relation.mute_until:
             lease_s = relation.mute_until - self._clock.now()
             self._later[incident] = now + max(1.0, RENEW_AT * lease_s)

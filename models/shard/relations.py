@@ -30,6 +30,8 @@ WAITING_MAX = 10_000
 #: What is known of an incident, by its id.
 RELATED = RecordKind("related", has_ids=True)
 
+#: Lines about relations kept in one timeline: causes that take turns in a long outage must not push out the rest.
+LINES_MAX = 50
 #: When its cause is over a symptom has so long to end by itself, which its sender takes to notice.
 SETTLE_S = 120.0
 #: Why a symptom waits no more.
@@ -162,6 +164,7 @@ class Relations(Component):
             return Done()
         mute_until = self._mute_until(incident, said.relation, kept, now)
         relation = msgspec.structs.replace(said.relation, mute_until=0.0)
+        was_muted = kept is not None and bool(kept.mute_until)
         was_muting = kept is not None and self._is_muting(incident, kept)
         if kept is not None and kept.relation == relation:
             self.shard.do(RelationHeard(incident.id, said.number, mute_until), now)
@@ -169,9 +172,11 @@ class Relations(Component):
             before = None if kept is None else kept.relation
             text = _news(before, relation, bool(mute_until) and not was_muting)
             self.shard.do(IncidentRelated(incident.id, said.number, relation, mute_until, text), now)
-        if was_muting and not mute_until:
+        if was_muted and not mute_until:
+            # Settings that mute it no more may be new since the last tick, which would have ended it.
             is_cause = relation.part is Part.CAUSE
-            self._end(incident, OVER_CAUSE if is_cause else OVER_LIMIT, now)
+            why = OVER_CAUSE if is_cause else OVER_LIMIT if was_muting else OVER_SETTINGS
+            self._end(incident, why, now)
         elif mute_until and not was_muting and self._is_muting(incident, self.kept[incident.id]):
             self.shard.report(Muted(incident), now)
         return Done()
@@ -204,7 +209,8 @@ class Relations(Component):
         self._let_go(incident, now)
 
     def _let_go(self, incident: Incident, now: float) -> None:
-        if self.shard.withholds(incident) is None:
+        # Also where it is not known yet whether something else mutes it: then it is owed, and held back until it is.
+        if not self.shard.withholds(incident):
             self.shard.report(Unmuted(incident), now)
 
     def tick(self, tick: Tick, now: float) -> None:
@@ -237,7 +243,9 @@ class Relations(Component):
 
     def _moved(self, change: Moved, now: float) -> None:
         if change.reopens:
-            self._await(change.incident, now)
+            # Its severity is known already, other than that of one that opens.
+            if change.incident.severity in self.shard.settings.symptom_severities:
+                self._await(change.incident, now)
         elif change.ends:
             self._waiting.pop(change.incident.id, None)
 
@@ -261,6 +269,11 @@ class Relations(Component):
     def _fold_related(self, event: IncidentRelated, now: float) -> None:
         incident = self.state.changing(event.incident_id)
         self.state.checkpoint.touch(RELATED, incident.id)
+        if event.text:
+            places = [place for place, line in enumerate(incident.timeline) if line.kind == "IncidentRelated"]
+            if len(places) >= LINES_MAX:
+                del incident.timeline[places[0]]
+                incident.timeline_dropped += 1
         kept = self.kept.get(incident.id)
         muted_at = 0.0 if kept is None else kept.muted_at
         self.kept[incident.id] = Kept(
@@ -288,7 +301,7 @@ class Relations(Component):
 
     def set_back(self, incident: Incident, event: ClockSetBack) -> None:
         kept = self.kept.get(incident.id)
-        if kept is not None and kept.mute_until:
+        if kept is not None and kept.muted_at:
             self.state.checkpoint.touch(RELATED, incident.id)
             kept.mute_until = clock.due(kept.mute_until, event)
             kept.muted_at = clock.then(kept.muted_at, event)

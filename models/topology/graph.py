@@ -171,6 +171,9 @@ class Graph:
 
     def near(self, service: str, hops: int) -> frozenset[str]:
         """The services that need this one or that it needs, within so many steps; and itself."""
+        if service not in self:
+            # Not remembered: any alert may bring a name that no source knows.
+            return frozenset((service,))
         found = self._near.get((service, hops))
         if found is None:
             around = {*self.reached(service, hops), *self.reached(service, hops, callers=True), service}

@@ -27,6 +27,9 @@ from models.topology.messages import (
 from models.topology.situations import Situation
 from models.topology.topology import Topology
 
+#: Incidents in one answer of situations, which ends the page: each takes a search of the graph, and nothing else is done meanwhile.
+MEMBERS_MAX = 2000
+
 
 def answer(topology: Topology, query: Query) -> Answer:
     """The answer to a query."""
@@ -95,7 +98,12 @@ def _situations(topology: Topology, query: ListSituations) -> SituationPage:
         key=lambda each: (each.opened_at, each.id),
         reverse=True,
     )
-    page = found[:limit]
+    page, members = list[Situation](), 0
+    for each in found[:limit]:
+        members += len(each.incidents)
+        if page and members > MEMBERS_MAX:
+            break
+        page.append(each)
     last = (page[-1].opened_at, page[-1].id) if len(page) < len(found) else None
     return SituationPage([_situation(topology, each) for each in page], last)
 

@@ -15,13 +15,10 @@ from models.incidents.query import GetIncident, IncidentPage, decode_answer, enc
 from models.metrics import Meter
 from models.partition.frames import digest_of
 from models.ports import Archive, Clock, EventLog
-from models.shard.assembly import ASSEMBLY
-from models.shard.slot_transfer import SlotArrived, SlotLeft
-from models.wire import tag_of
 from services.feed.announcements import announcements, gap
 from services.feed.follow import Ask, Follower, Gap
 from services.feed.outlet import Outlet
-from services.feed.standing import digest_at, why_not
+from services.feed.standing import digest_at, moves_after, why_not
 
 log = structlog.get_logger()
 
@@ -38,8 +35,6 @@ KNOWN_LEAST = 1000
 #: Of a frame's digest, in a cursor: two logs that have it in common by chance are none.
 DIGEST_BYTES = 8
 
-
-_MOVES = frozenset({tag_of(SlotLeft), tag_of(SlotArrived)})
 
 #: An incident that is not in this partition any more, from the one that has it since slots moved; None when nobody has it.
 Elsewhere = Callable[[bytes, str], Awaitable[Incident | None]]
@@ -152,16 +147,7 @@ class ShardAnnouncements:
 
     async def _moves(self, since: int, after: int) -> tuple[int, int]:
         """The first and the last frame behind `after` with what left or came when slots moved after the version `since`; 0 for none."""
-        first = last = 0
-        while page := await self._log.read(after):
-            after = page[-1][0]
-            for seq, stored in page:
-                frame = ASSEMBLY.frames.skim(self.partition, stored, seq, _MOVES)
-                for _number, event in () if frame is None else frame.events:
-                    if isinstance(event, SlotLeft | SlotArrived) and event.version > since:
-                        first, last = first or seq, seq
-            await asyncio.sleep(0)
-        return first, last
+        return await moves_after(self._log, after, since)
 
     async def _stand(self) -> Follower:
         """Where reading goes on: at the frame behind the last that was confirmed, if the log still has it."""

@@ -9,6 +9,7 @@ import msgspec
 
 from models.errors import Unavailable
 from models.incidents.incident import OPEN_STATES, Incident
+from models.incidents.notification import RESOLVED
 from models.incidents.query import ListSummaries, Looked, Summary, SummaryPage, decode_answer, encode
 from models.partition.frames import digest_of
 from models.ports import Archive, EventLog
@@ -16,7 +17,7 @@ from models.stream.happenings import Happening
 from models.topology.events import IncidentNews
 from models.topology.messages import IncidentsHeard
 from services.feed.follow import Ask, Follower, Gap
-from services.feed.standing import digest_at, why_not
+from services.feed.standing import digest_at, moves_after, why_not
 
 #: Summaries remembered of one shard: about all incidents of a busy day, 20 MB.
 KNOWN_MAX = 20_000
@@ -44,8 +45,9 @@ class IncidentReader:
 
     async def begin(self, seq: int, digest: bytes) -> None:
         """Go on behind the frame `seq`, whose digest begins with `digest`; with all that is open, if the log does not go on from there,
-        or for seq 0. Raises Unavailable, Damaged."""
-        if seq and not await why_not(self._log, seq, digest):
+        or for seq 0, or where incidents left or came because slots moved: of those it has no news. Raises Unavailable, Damaged."""
+        goes_on = seq and not await why_not(self._log, seq, digest)
+        if goes_on and not any(await moves_after(self._log, seq)):
             self._follower = self._follower_from(seq)
             return
         last = await self._log.last_seq()
@@ -116,7 +118,9 @@ def _incidents(happenings: Iterable[Happening]) -> Mapping[bytes, IncidentNews]:
         since = after.created_at if before is None else before.since
         if after.reopened and (before is None or (is_open and not was_open)):
             since = each.at
-        told = is_open and (each.line.kind == NOTIFIED or (was_open and before is not None and before.told))
+        # The end of its run before may be told when it is open again.
+        is_told_of = each.line.kind == NOTIFIED and each.line.reason != RESOLVED
+        told = is_open and (is_told_of or (was_open and before is not None and before.told))
         found[after.id] = _news(after, since, told=told)
     return found
 

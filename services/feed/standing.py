@@ -1,9 +1,17 @@
-"""Where a reader stands in a log, and whether that log still goes on from there. Used by publish_shard.py and announce_shard.py."""
+"""Where a reader stands in a log, and whether that log still goes on from there. Used by publish_shard.py, announce_shard.py and
+relate.py."""
 
 from __future__ import annotations
 
+import asyncio
+
 from models.partition.frames import NO_DIGEST, digest_of, previous_of
 from models.ports import EventLog
+from models.shard.assembly import ASSEMBLY
+from models.shard.slot_transfer import SlotArrived, SlotLeft
+from models.wire import tag_of
+
+_MOVES = frozenset({tag_of(SlotLeft), tag_of(SlotArrived)})
 
 
 async def why_not(event_log: EventLog, seq: int, digest: bytes) -> str:
@@ -28,3 +36,17 @@ async def digest_at(event_log: EventLog, seq: int) -> bytes:
         return NO_DIGEST
     page = await event_log.read(seq - 1, 1)
     return digest_of(page[0][1]) if page and page[0][0] == seq else b""
+
+
+async def moves_after(event_log: EventLog, seq: int, version: int = 0) -> tuple[int, int]:
+    """The first and the last frame behind `seq` with what left or came when slots moved after this version of the slot map; 0 for none."""
+    first = last = 0
+    while page := await event_log.read(seq):
+        seq = page[-1][0]
+        for number, stored in page:
+            frame = ASSEMBLY.frames.skim(event_log.partition, stored, number, _MOVES)
+            for _number, event in () if frame is None else frame.events:
+                if isinstance(event, SlotLeft | SlotArrived) and event.version > version:
+                    first, last = first or number, number
+        await asyncio.sleep(0)
+    return first, last

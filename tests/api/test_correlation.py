@@ -8,20 +8,35 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from actors import correlator
+from actors.begun import has_begun
 from actors.correlator import Correlator
+from actors.folding import fold_control
+from models.incidents import summaries
+from models.incidents.lines import SYSTEM, line_of
+from models.incidents.relation import Part, Relation
+from models.partition.sharding import TENANT
+from models.shard.events import IncidentOpened
+from models.shard.settings import ShardSettings
+from models.stream.happenings import Happening
+from models.topology.topology import TOPOLOGY
 from services.cli.main import app
+from services.feed import relate
+from services.upkeep.resharding import reshard
 from services.wiring.bootstrap import CORRELATOR_ACTOR
-from tests.api.gateway_in_process import MemoryStores, Reply, System, system
+from tests.api.gateway_in_process import MemoryStores, Reply, SettableClock, System, system
+from tests.api.test_moving import Kept
 
 pytestmark = pytest.mark.asyncio
 
 #: Nobody waits so long: a condition that does not come about fails the test.
 PATIENCE_S = 15.0
 ON = {"enabled": True}
-SHOP = {
+SHOP: dict[str, Any] = {
     "source": "cmdb",
     "services": [{"name": "web", "criticality": "critical", "depends_on": ["api"]}, {"name": "alone"}],
     "dependencies": [
@@ -244,6 +259,89 @@ async def test_metrics_and_health_speak_of_it() -> None:
 
         assert 'llm_im_topology_dependencies{actor="correlator-0"' in metrics
         assert 'llm_im_situations_open{actor="correlator-0",partition="topology"} 1' in metrics
+
+
+async def test_after_resharding_each_is_told_in_the_shard_where_it_is_and_what_ended_is_over() -> None:
+    kept = Kept()
+    shop = {"dependencies": [*SHOP["dependencies"], {"caller": "cart", "callee": "api"}]}
+    async with system(kept, correlation=ON) as ours:  # type: ignore[arg-type]
+        await declare(ours, {**SHOP, **shop})
+        await fire(ours, "db", "api", "web")
+        for service in ("db", "api", "web"):
+            await related(ours, service)
+        away = ours.cluster.get(CORRELATOR_ACTOR)
+        assert isinstance(away, Correlator)
+        await away.stop()
+        await fire(ours, "db", status="resolved")
+    await reshard(kept, ShardSettings(), 1, SettableClock(), lambda _text: None)
+    async with system(kept, correlation=ON, state={"partitions": 1}) as ours:  # type: ignore[arg-type]
+
+        async def over() -> bool:
+            answer = await ours.get("/v1/situations")
+            ended = [
+                each["service"]
+                for situation in (answer.items if answer.status == 200 else ())
+                for each in situation["incidents"]
+                if each["ended_at"]
+            ]
+            return ended == ["db"]
+
+        await until(over)
+        await fire(ours, "cart")
+
+        async def all_know() -> bool:
+            found = [await related(ours, each) for each in ("api", "web", "cart")]
+            return all(each["situation"]["incidents"] == 4 for each in found)
+
+        await until(all_know)
+
+
+async def test_a_log_that_is_gone_is_not_begun_anew_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.control.LEASE_S", 0.3)  # how often it looks what has begun
+    stores = MemoryStores()
+    async with system(stores, correlation=ON) as ours:
+        await declare(ours)
+
+        async def noted() -> bool:
+            return TOPOLOGY in (await fold_control(stores.log("control"))).begun
+
+        await until(noted)
+    del stores.store.partitions[TOPOLOGY]
+    async with system(stores, correlation=ON) as ours:
+
+        async def told() -> bool:
+            return "its log is gone" in (await ours.get("/health/ready")).body.decode()
+
+        await until(told)
+        assert not await has_begun(stores.log(TOPOLOGY))
+
+
+async def test_what_incidents_were_told_is_not_remembered_for_ever() -> None:
+    clock = SettableClock()
+    outbox = correlator._Outbox(clock)
+    relation = Relation(b"s" * 16, Part.RELATED, 2)
+    for number in range(100):
+        outbox.sent(b"%016d" % number, relation)
+        assert outbox.may_wait(b"%016d" % number, relation)
+        clock.ahead_s += 1.0
+
+    assert len(outbox._told) <= correlator.CALM_S + 1
+
+
+async def test_that_its_end_was_told_is_not_that_somebody_knows_it_opened_again() -> None:
+    event = IncidentOpened(
+        b"i" * 16, 0, TENANT, "db", "db", {}, "db is slow", "", "test", {}, {}, False, "test", 0.0
+    )
+    now = summaries.opened(event, 100.0)
+    again = msgspec.structs.replace(now, reopened=1)
+
+    def news(reason: str) -> bool:
+        line = line_of("NotificationSent", SYSTEM, reason, reason)
+        happening = Happening(1, 0, 100.0, None, line, again, again, True)
+        return relate._incidents([happening])[now.id].told
+
+    assert news("reopened")
+    assert not news("resolved")
 
 
 # -- the command line ----------------------------------------------------------------------------------------

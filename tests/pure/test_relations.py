@@ -10,9 +10,21 @@ from models.incidents.incident import Severity
 from models.incidents.relation import Cause, Part, Relation
 from models.incidents.verbs import Resend
 from models.partition.sharding import TENANT
+from models.people.policy import Outline
+from models.routes.route import Route
 from models.shard.effects import Act
-from models.shard.known_silences import SilencesChanged
-from models.shard.relations import PATIENCE_S, SETTLE_S, IncidentRelated, Related, RelationHeard, Relations
+from models.shard.escalation import Escalations, Page, PoliciesChanged
+from models.shard.escalation_state import PAUSED
+from models.shard.known_silences import KnownSilences, SilencesChanged
+from models.shard.relations import (
+    LINES_MAX,
+    PATIENCE_S,
+    SETTLE_S,
+    IncidentRelated,
+    Related,
+    RelationHeard,
+    Relations,
+)
 from models.shard.settings import ShardSettings
 from services.actions.wording import Wording
 from tests.scenario import SETTINGS, ZERO, Refusal, Story, alert, at
@@ -87,6 +99,16 @@ def test_the_same_word_again_is_no_line_and_moves_the_number() -> None:
 
     assert [each.number for each in story.named(RelationHeard)] == [3]
     assert len(story.lines("IncidentRelated")) == 1
+
+
+def test_causes_that_take_turns_push_nothing_else_out_of_the_timeline() -> None:
+    story = opened(SETTINGS)
+    before = [each for each in story.incident.timeline if each.kind != "IncidentRelated"]
+    for second in range(1, 601):
+        story.relate(at(second), symptom(symptom_of=b"%016d" % second))
+
+    assert len(story.lines("IncidentRelated")) == LINES_MAX
+    assert [each for each in story.incident.timeline if each.kind != "IncidentRelated"] == before
 
 
 def test_another_score_is_kept_and_no_line() -> None:
@@ -261,6 +283,37 @@ def test_a_crash_forgets_no_mute_and_no_end_of_one() -> None:
     assert story.reasons == ["opened"]
 
 
+def test_settings_that_change_right_before_the_next_word_lose_no_page() -> None:
+    story = opened()
+    story.relate(at(1), symptom(900))
+    story.ticks(at(2), at(50))
+
+    story.shard.take_settings(SETTINGS)
+    story.relate(at(50.05), symptom())
+    story.tick(at(51))
+
+    assert story.reasons == ["opened"]
+    assert "by its severity it does not wait" in story.lines("SymptomMuteEnded")[0]
+
+
+def test_who_is_on_call_is_paged_though_the_wait_ends_before_silences_are_heard_of() -> None:
+    by_policy = msgspec.structs.replace(MUTING, route=Route(escalation="critical"))
+    story = Told(by_policy)
+    story.tell(at(0), PoliciesChanged(1, [Outline("critical", (60.0,), repeat=0, falls_back=False)]))
+    story.push(at(0), alert("api", "Slow"))
+    story.classify(at(0), Severity.P2)
+    story.relate(at(1), symptom(300))
+    story.ticks(at(2), at(299))
+    assert story.shard.of(Escalations).store.all[story.incident.id].status == PAUSED
+
+    story.shard.of(KnownSilences).is_told = False  # as after a start
+    story.ticks(at(300), at(302))
+    story.tell(at(303), SilencesChanged(1, []))
+    story.ticks(at(304), at(306))
+
+    assert [effect.level for _when, effect in story.asked if isinstance(effect, Page)] == [0]
+
+
 def test_a_symptom_that_a_silence_mutes_too_is_told_when_both_are_over() -> None:
     for silenced_until, leased_until in ((300.0, 500.0), (500.0, 300.0)):
         story = opened()
@@ -301,6 +354,33 @@ def test_what_the_correlator_knows_in_time_is_not_told_first() -> None:
     story.ticks(at(2), at(100))
 
     assert story.sent() == []
+
+
+def test_what_is_severe_is_told_at_once_when_it_opens_again() -> None:
+    at_once = msgspec.structs.replace(MUTING, wait_s=(0.0, 0.0, 0.0, 0.0, 0.0), reopen_window_s=60.0)
+    story = opened(at_once, Severity.P1)
+    story.tick(at(4))
+    story.receive(at(4))
+    story.push(at(10), alert("api", "Slow").ended(10))
+    story.receive(at(11))
+
+    story.push(at(20), alert("api", "Slow", starts=20))
+
+    assert story.sent() == [(20, "reopened", 0)]
+
+
+def test_a_clock_that_was_ahead_makes_no_wait_longer() -> None:
+    story = opened()
+    story.relate(at(86_400), symptom(86_700))
+    story.relate(at(86_401), symptom(part=Part.CAUSE))
+
+    story.tick(at(100))  # the clock is right again
+    for second in range(101, 2000, 100):
+        story.relate(at(second), symptom(second + 300))
+        story.ticks(at(second + 1), at(second + 99))
+
+    kept = story.relations.kept[story.incident.id]
+    assert not kept.mute_until
 
 
 def test_nothing_waits_for_it_where_symptoms_are_told() -> None:

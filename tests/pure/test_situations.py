@@ -14,6 +14,7 @@ from models.incidents.relation import Part, Relation
 from models.partition.event import Event
 from models.topology import situations as rules_of
 from models.topology import topology as machines
+from models.topology import views
 from models.topology.events import (
     IncidentNews,
     IncidentsNoted,
@@ -216,6 +217,30 @@ def test_a_situation_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         story.open(100 + number, "db")
 
     assert all(len(each.incidents) <= 3 for each in story.situations)
+
+
+def test_one_answer_has_no_more_incidents_than_can_be_looked_at_in_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(views, "MEMBERS_MAX", 5)
+    story = Story(*SHOP)
+    for number in range(4):
+        for service in ("db", "api", "web"):
+            story.open(1000 * number, service)
+    whole = [each.id for each in story.situations]
+
+    found: list[bytes] = []
+    before = None
+    while True:
+        page = answer(story.topology, ListSituations(before=before))
+        assert isinstance(page, SituationPage)
+        assert sum(len(each.members) for each in page.items) <= 5
+        found += [each.id for each in page.items]
+        before = page.next_before
+        if before is None:
+            break
+
+    assert found == whole[::-1]
 
 
 def test_a_graph_that_comes_later_brings_together_what_is_open() -> None:

@@ -43,6 +43,16 @@ def test_a_circle_has_an_end() -> None:
     assert graph.near("a", 1) == {"a", "b", "c"}
 
 
+def test_names_that_no_source_knows_are_not_remembered() -> None:
+    graph = made("a b")
+    for number in range(1000):
+        name = f"stranger-{number}"
+        assert graph.near(name, 2) == {name}
+    assert graph.near("a", 2) == {"a", "b"}
+
+    assert len(graph._near) == 1
+
+
 def test_what_one_source_says_replaces_its_own_and_leaves_the_others() -> None:
     graph = Graph()
     graph.put(source("cmdb", "web api", "api db", services=("web", "alone"), at=1.0))
