@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from models.analytics.rows import Row, row_of
 from models.errors import Broken, Unavailable
 from models.incidents.filters import IncidentFilter, Position, Sort, compile_filter
 from models.incidents.incident import IncidentState
-from models.incidents.query import IncidentPage, ListIncidents
+from models.incidents.query import IncidentPage, IncidentView, ListIncidents
 from models.partition.sharding import partition_name
 from models.ports import ArchiveQuery
 from services.api.asking import Asking, decode_incident, view_of
@@ -33,19 +35,32 @@ class Rows:
     is_complete: bool
 
 
-async def gather(asking: Asking, wanted: IncidentFilter) -> Rows:
-    """All that match, newest first within each source. Raises Unavailable when a shard or an archive cannot answer."""
+class _Found(dict[bytes, Row]):
+    """Rows by incident. Of what an incident says, which may be much, only the value of `label` is kept."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self._label = label
+
+    def add(self, view: IncidentView) -> None:
+        row = row_of(view)
+        value = row.labels.get(self._label)
+        labels = {} if value is None else {self._label: value}
+        self[row.id] = msgspec.structs.replace(row, title="", labels=labels)
+
+
+async def gather(asking: Asking, wanted: IncidentFilter, label: str = "") -> Rows:
+    """All that match, newest first within each source, without titles and with no label but `label`. Raises Unavailable when a shard
+    or an archive cannot answer."""
     over_at = asyncio.get_running_loop().time() + GATHER_TIME_S
-    found: dict[bytes, Row] = {}
+    found = _Found(label)
     complete = await _from_shards(asking, wanted, found, over_at)
     if complete and (not wanted.states or IncidentState.CLOSED in wanted.states):
         complete = await _from_archives(asking, wanted, found, over_at)
     return Rows([*found.values()], complete)
 
 
-async def _from_shards(
-    asking: Asking, wanted: IncidentFilter, found: dict[bytes, Row], over_at: float
-) -> bool:
+async def _from_shards(asking: Asking, wanted: IncidentFilter, found: _Found, over_at: float) -> bool:
     at: dict[int, Position | None] = dict.fromkeys(range(asking.shards))
     while at:
         _check_time(over_at)
@@ -53,7 +68,7 @@ async def _from_shards(
         queries = [ListIncidents(asking.tenant, PAGE, at[shard], wanted) for shard in shards]
         for shard, page in zip(shards, await asking.each(shards, queries, IncidentPage), strict=True):
             for view in page.items:
-                found[view.incident.id] = row_of(view)
+                found.add(view)
             before = at[shard]
             if page.next_after is None:
                 del at[shard]
@@ -67,10 +82,7 @@ async def _from_shards(
     return True
 
 
-async def _from_archives(
-    asking: Asking, wanted: IncidentFilter, found: dict[bytes, Row], over_at: float
-) -> bool:
-    holds = compile_filter(wanted)
+async def _from_archives(asking: Asking, wanted: IncidentFilter, found: _Found, over_at: float) -> bool:
     query = ArchiveQuery(
         asking.tenant,
         PAGE,
@@ -89,9 +101,11 @@ async def _from_archives(
         _check_time(over_at)
         pages = await asking.of_archives([archive.page(each) for archive, each in at.items()])
         for archive, page in zip([*at], pages, strict=True):
+            # A new one for each page: a pattern's steps are bounded by the page.
+            holds = compile_filter(wanted)
             for archived in page.items:
                 if archived.incident_id not in found and holds(decode_incident(archived.record)):
-                    found[archived.incident_id] = row_of(view_of(archived))
+                    found.add(view_of(archived))
             if page.next_after is None:
                 del at[archive]
             else:

@@ -61,7 +61,7 @@ class RegoPolicy:
     async def evaluate(self, request: PolicyEvalRequest) -> PolicyEvalResponse:
         given = json.dumps(_texts(msgspec.to_builtins(request), _HIDDEN)).encode()
         async with self._places:
-            process = self._idle.pop() if self._idle else await self._started()
+            process = self._waiting() or await self._started()
             try:
                 answer = await _asked(process, given)
             except BaseException:
@@ -81,10 +81,19 @@ class RegoPolicy:
 
     async def close(self) -> None:
         self._is_closed = True
-        for process in self._idle:
+        idle, self._idle = self._idle, []
+        for process in idle:
             _kill(process)
             await process.wait()
-        self._idle.clear()
+
+    def _waiting(self) -> asyncio.subprocess.Process | None:
+        """One that has evaluated before. What ended since then (somebody killed it, memory ran out) says nothing of the next input, and
+        would deny it."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        return None
 
     async def _started(self) -> asyncio.subprocess.Process:
         try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from models.alerts import matchers, patterns
+from models.incidents.filters import IncidentFilter
 from models.incidents.incident import Resolution
 from services.analytics import gather
-from services.api.v1 import analytics
+from services.api.v1 import analytics, statistics
 from services.times import timestamp
 from tests.api.for_verbs import opened
 from tests.api.gateway_in_process import System, alert
@@ -108,6 +111,43 @@ def test_more_than_are_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     found = TestClient(stand_in.app()).get("/v1/analytics/incidents").json()
 
     assert (found["complete"], found["total"]["incidents"]) == (False, 2)
+
+
+def test_a_pattern_that_a_page_can_afford_all_of_them_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its steps are bounded by is the page: a large archive is no reason to refuse it."""
+    monkeypatch.setattr(matchers, "Budget", partial(patterns.Budget, work_max=150))
+    monkeypatch.setattr(gather, "PAGE", 2)
+    monkeypatch.setattr(statistics, "_PAGE", 2)
+    stand_in = StandIn()
+    stand_in.clock.forward(1000)
+    closed = [
+        msgspec.structs.replace(_closed(number, 1.0), labels={"team": f"{number:03}-" * 8})
+        for number in range(40)
+    ]
+    asyncio.run(stand_in.archive.put([archived(each) for each in closed]))
+    client = TestClient(stand_in.app())
+
+    found = client.get('/v1/analytics/incidents?match=team=~".*9-.*"')
+    stats = client.get('/v1/stats?match=team=~".*9-.*"')
+
+    assert (found.status_code, stats.status_code) == (200, 200), (found.text, stats.text)
+    assert found.json()["total"]["incidents"] == stats.json()["by_state"]["Closed"] == 4
+
+
+@pytest.mark.asyncio
+async def test_of_each_incident_only_what_is_counted_is_held() -> None:
+    """50,000 of them are: their labels may be a hundred times as large."""
+    stand_in = StandIn()
+    labels = {"team": "x", "text": "y" * 10_000}
+    stand_in.incidents += [incident("a", number=1, labels=labels), incident("b", number=2, labels={})]
+    await stand_in.archive.put([archived(incident("c", number=3, labels=labels))])
+
+    rows = (await gather.gather(stand_in.reads.asking, IncidentFilter(), "team")).items
+    plain = (await gather.gather(stand_in.reads.asking, IncidentFilter())).items
+
+    assert {each.service: each.labels for each in rows} == {"a": {"team": "x"}, "b": {}, "c": {"team": "x"}}
+    assert {each.title for each in rows} == {""}
+    assert [each.labels for each in plain] == [{}, {}, {}]
 
 
 def test_groups_past_the_limit_are_counted() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -129,6 +131,38 @@ async def test_nor_do_those_in_the_way_who_never_finish_a_tls_handshake(
             assert await submit(port, authority, client) == grpc.StatusCode.OK
         await until(lambda: not door._strangers)
         await until(lambda: not door.connections)
+
+
+async def test_one_that_was_turned_away_and_says_nothing_holds_no_file_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "STRANGERS_MAX", 1)
+    authority = Authority(tmp_path / "ca")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.set_alpn_protocols(["h2"])
+
+    def held(port: int) -> ssl.SSLSocket:
+        found = socket.create_connection(("127.0.0.1", port), timeout=10)
+        return context.wrap_socket(found, server_hostname="127.0.0.1")
+
+    def is_closed(first: ssl.SSLSocket) -> bool:
+        first.settimeout(None)
+        # Beneath TLS, which would answer that it has read the end.
+        with contextlib.suppress(ConnectionResetError):
+            while os.read(first.fileno(), 1 << 16):
+                pass
+        return True
+
+    async with over_grpc(authority, authority.issue("server"), "ask") as (ours, port):
+        first = await asyncio.to_thread(held, port)
+        second = await asyncio.to_thread(held, port)
+        try:
+            await until(lambda: len(door_of(ours)._strangers) == 1)
+            async with asyncio.timeout(15):
+                assert await asyncio.to_thread(is_closed, first)
+        finally:
+            first.close()
+            second.close()
 
 
 async def test_a_gateway_that_stops_does_not_wait_for_handshakes(

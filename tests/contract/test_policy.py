@@ -408,6 +408,19 @@ async def test_an_evaluation_that_hangs_holds_up_no_other_and_allows_nothing(
         await decisions.close()
 
 
+async def test_an_evaluator_that_was_ended_meanwhile_denies_nothing() -> None:
+    """Whoever is short of memory ends what idles."""
+    rego = RegoPolicy(FILES)
+    try:
+        for _ in range(2):
+            assert await rego.evaluate(a_request()) == EXPECTED["a known repair"]
+            for process in rego._idle:
+                process.kill()
+                await process.wait()
+    finally:
+        await rego.close()
+
+
 async def test_nobody_waits_for_what_was_asked_before_and_given_up(tmp_path: Path) -> None:
     file = tmp_path / "p.rego"
     file.write_text(

@@ -189,7 +189,7 @@ def add_analytics_routes(app: FastAPI, reads: Reads, clock: Clock) -> None:
         if room.locked():
             raise Busy(f"{AT_ONCE} of these are counted already: try again")
         async with room:
-            found = await gather(reads.asking, _wanted(params, since))
+            found = await gather(reads.asking, _wanted(params, since), params.label)
             groups, [total] = await asyncio.to_thread(
                 lambda: (
                     figures(found.items, params.by, params.label),

@@ -83,7 +83,6 @@ async def gather(asking: Asking, wanted: IncidentFilter, *, now: float, since: f
 async def _count_archived(
     asking: Asking, figures: Figures, wanted: IncidentFilter, since: float, over_at: float
 ) -> None:
-    holds = compile_filter(wanted)
     query = ArchiveQuery(
         asking.tenant,
         _PAGE,
@@ -103,6 +102,8 @@ async def _count_archived(
         _check_time(over_at)
         pages = await asking.of_archives([archive.page(each) for archive, each in at.items()])
         for archive, page in zip(list(at), pages, strict=True):
+            # A new one for each page: a pattern's steps are bounded by the page.
+            holds = compile_filter(wanted)
             for archived in page.items:
                 incident = decode_incident(archived.record)
                 if holds(incident):

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 #: Longest TLS handshake: two messages of each side.
 HANDSHAKE_S = 10.0
+#: A connection that we close waits so long for its client to say that it has read the end. asyncio gives it half a minute, and a thousand
+#: strangers that were turned away and say nothing would hold as many file descriptors for that time.
+CLOSE_S = 1.0
 #: Connections that the kernel holds until they are accepted, as asyncio has it.
 BACKLOG = 100
 #: After a connection that can't be accepted: there is no file descriptor left, and some have to be closed first.
@@ -94,7 +97,11 @@ class TlsListener:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, sock, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_S
+                lambda: connection,
+                sock,
+                ssl=self._context(),
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=CLOSE_S,
             )
         except OSError:
             # No TLS, a certificate that one of the two does not take, too slow, or gone.
