@@ -117,6 +117,8 @@ class Relations(Component):
         self._waiting: dict[bytes, float] = {}
         #: Settings may be others than when incidents were muted: the next tick looks.
         self._is_stale = False
+        #: Incidents that do not wait as symptoms any more, while it is not known yet whether something else mutes them.
+        self._let_go_later: dict[bytes, None] = {}
 
     # -- what others ask -----------------------------------------------------------------------------------
 
@@ -204,8 +206,11 @@ class Relations(Component):
         self._let_go(incident, now)
 
     def _let_go(self, incident: Incident, now: float) -> None:
-        if self.shard.withholds(incident) is None:
+        why = self.shard.withholds(incident)
+        if why is None:
             self.shard.report(Unmuted(incident), now)
+        elif not why:
+            self._let_go_later[incident.id] = None
 
     def tick(self, tick: Tick, now: float) -> None:
         if self._waiting:
@@ -215,6 +220,11 @@ class Relations(Component):
                     break
                 del self._waiting[identity]
 
+        if self._let_go_later:
+            later, self._let_go_later = self._let_go_later, {}
+            for incident in map(self.state.incidents.get, later):
+                if incident is not None:
+                    self._let_go(incident, now)
         if self._is_stale:
             self._is_stale = False
             for identity, kept in self.kept.items():
