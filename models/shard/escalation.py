@@ -239,6 +239,9 @@ class Escalations(Component):
         if mine is not None:
             changes = anew or is_worse
             if mine.goes_on and (mine.policy == policy or not (changes or mine.status == UNKNOWN)):
+                if mine.status == PAUSED and not self.shard.withholds(incident):
+                    # What it waited for does not hold of the incident as it is now: a scheduled run that failed, for one.
+                    self.shard.do(EscalationResumed(incident.id, now, why), now)
                 return
             if mine.status == ENDED and not changes:
                 return
