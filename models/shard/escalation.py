@@ -255,10 +255,20 @@ class Escalations(Component):
             due_at = max(due_at, min(now, mine.began_at) + self.audience.interval_s(route))
             if _flaps(mine, self.audience.interval_s(route), now):
                 # Level 1 was woken for it before, again and again, and it is not well: its next level is told instead.
-                level, round_ = mine.level, mine.round
+                level, round_ = self._come_to(incident, mine, policy)
         self.shard.do(EscalationBegan(incident.id, policy, route.name, due_at, why, level, round_), now)
         if due_at <= now:
             self._next(incident, self.store.all[incident.id], now)
+
+    def _come_to(self, incident: Incident, mine: Escalation, policy: str) -> tuple[int, int]:
+        """The level that an escalation had come to, and its round; after the last one of all, that one again: only time ends an escalation,
+        and whenever an incident comes back somebody is told."""
+        outline = self.store.outlines.get((incident.tenant, policy))
+        if outline is None:
+            return 0, 0
+        round_ = min(mine.round, outline.repeat)
+        last = len(outline.timeouts_s) - 1
+        return (last if round_ == outline.repeat and mine.level > last else mine.level), round_
 
     def _stop(self, incident: Incident, why: str, actor: str, now: float) -> None:
         mine = self.store.of(incident.id)

@@ -367,10 +367,21 @@ def test_a_start_with_notifications_off_stops_all_and_the_next_one_begins_anew(s
     assert [page[2] for page in story.pages] == [0]
 
 
-def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next() -> None:
-    story = Paging(OUTLINE, msgspec.structs.replace(ROUTE, interval_s=10.0))
+@pytest.mark.parametrize(
+    ("outline", "expected"),
+    [
+        (OUTLINE, [0, 0, 0, 1, 0, 1, 1, 1]),
+        # There is nobody else: the one there is is told each time.
+        (Outline("critical", (60.0,)), [0] * 8),
+        (Outline("critical", (60.0, 60.0)), [0, 0, 0, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next(
+    outline: Outline, expected: list[int]
+) -> None:
+    story = Paging(outline, msgspec.structs.replace(ROUTE, interval_s=10.0))
     levels: list[int] = []
-    for turn in range(6):
+    for turn in range(8):
         begins = turn * 20
         story.push(at(begins), alert("llm-api", "Down", starts=begins))
         if not turn:
@@ -383,7 +394,7 @@ def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next() -> 
                 levels.append(story.page().level)
             story.answer(at(begins + 16), "ana:webhook")
 
-    assert levels == [0, 0, 0, 1, 0, 1]
+    assert levels == expected
 
 
 def test_who_was_not_told_of_the_end_yet_is_not_told_once_it_goes_on() -> None:
