@@ -229,7 +229,10 @@ class Escalations(Component):
     ) -> None:
         """Begin where a route names a policy and nobody is on it. One that goes on is left alone, unless the incident became worse and
         another policy is for it. One that came to its end begins again only `anew`, or when the incident became worse."""
-        if not self._used or not incident.counts_as_open or _is_acknowledged(incident):
+        if not self._used or not incident.counts_as_open:
+            return
+        if _is_acknowledged(incident):
+            self._keeps_its_timeout(incident, why, now)
             return
         found = self.audience.of(incident).escalation
         if found is None:
@@ -275,6 +278,22 @@ class Escalations(Component):
         if mine is not None and (mine.goes_on or mine.pages or mine.ack_until):
             self.shard.do(EscalationStopped(incident.id, why, actor), now)
             self.shard.report(Paid(incident), now)
+
+    def _keeps_its_timeout(self, incident: Incident, why: str, now: float) -> None:
+        """It was acknowledged before it would begin, as what reopens may be: without an end, that expires by the policy all the same."""
+        assert incident.handling is not None and incident.handling.acknowledged is not None
+        given, mine = incident.handling.acknowledged, self.store.of(incident.id)
+        found = self.audience.of(incident).escalation
+        if found is None or given.until or (mine is not None and (mine.goes_on or mine.ack_until)):
+            return
+        policy, route = found
+        outline = self.store.outlines.get((incident.tenant, policy))
+        if outline is None or not outline.ack_timeout_s:
+            return
+        if mine is None:
+            self.shard.do(EscalationBegan(incident.id, policy, route.name, now, why), now)
+        ack_until = now + outline.ack_timeout_s
+        self.shard.do(EscalationStopped(incident.id, f"acknowledged by {given.by}", given.by, ack_until), now)
 
     def _tell_end(self, incident: Incident, now: float) -> None:
         """Whoever was paged hears that it is over, where the receiver is told of ends."""

@@ -189,6 +189,37 @@ def test_a_policy_lets_an_acknowledgement_without_an_end_expire() -> None:
     assert story.incident.handling is not None and story.incident.handling.acknowledged is None
 
 
+def test_an_acknowledgement_that_was_given_before_it_began_expires_as_well() -> None:
+    story = Paging(msgspec.structs.replace(OUTLINE, ack_timeout_s=100.0))
+    story.push(at(0), DOWN)
+    story.do(at(0.1), Acknowledge(), story.incident)
+    story.classify(at(0.2), Severity.P0)
+    story.ticks(at(1), at(99))
+    assert story.pages == []
+
+    story.ticks(at(100), at(102))
+
+    assert [page[1:3] for page in story.pages] == [(1, 0)]
+
+
+def test_an_acknowledgement_of_what_reopens_expires_as_well() -> None:
+    story = Paging(msgspec.structs.replace(OUTLINE, ack_timeout_s=100.0))
+    story.opens()
+    story.answer(at(1), "ana:webhook")
+    story.do(at(2), Acknowledge(), story.incident)
+    story.push(at(5), DOWN.ended(5))
+    story.tick(at(6))
+    story.answer(at(6), "ana:webhook")
+    story.push(at(10), alert("llm-api", "Down", starts=10))
+    assert story.incident.state is IncidentState.INVESTIGATING
+    story.ticks(at(11), at(109))
+    assert story.pages == []
+
+    story.ticks(at(110), at(112))
+
+    assert [page[2] for page in story.pages] == [0]
+
+
 def test_who_was_told_hears_of_the_end_and_who_was_not_does_not() -> None:
     story = Paging()
     story.opens()
