@@ -471,7 +471,9 @@ class Escalations(Component):
         settings, again_at = self.shard.settings, 0.0
         is_given_up = now - page.owed_since > settings.give_up_after_s and now >= self.state.no_expiry_before
         is_muted = page.level != OVER and bool(self.shard.withholds(incident))
-        if said.again and not is_given_up and not is_muted:
+        # Its level was told again in the next round, and is tried again by that page: nobody gets ten when a receiver works again.
+        is_overtaken = page.level != OVER and (mine.round, mine.level) > (page.round + 1, page.level)
+        if said.again and not is_given_up and not is_muted and not is_overtaken:
             key = f"{UUID(bytes=incident.id)}-page-{page.number}-{page.attempt}"
             first_s, most_s = settings.retry_first_s, settings.retry_max_s
             again_at = retry_at(page.attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)

@@ -248,6 +248,20 @@ def test_what_failed_is_tried_again_and_who_was_told_is_left_alone() -> None:
     assert story.state.reached == ["ana:mail", "ana:sms"] and story.state.pages == []
 
 
+def test_what_fails_round_after_round_is_not_owed_for_every_round() -> None:
+    story = Paging(msgspec.structs.replace(OUTLINE, repeat=15))
+    story.opens()
+    for second in range(0, 1800, 5):
+        story.tick(at(second))
+        while story.pages:
+            story.answer(at(second), failed=("ana by sms: 503",), again=True)
+
+    assert story.state.round >= 9
+    # Those before have waited for their next try since before the level was told again.
+    assert min(page.round for page in story.state.pages) >= story.state.round - 3
+    assert {page.level for page in story.state.pages} == {0, 1}
+
+
 def test_a_level_that_reaches_nobody_does_not_keep_the_next_one_waiting() -> None:
     story = Paging()
     story.opens()
