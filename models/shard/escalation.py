@@ -547,8 +547,10 @@ class Escalations(Component):
         if before is not None:
             # Pages are numbered on, and whoever was told still hears of the end.
             after.number, after.reached = before.number, before.reached
-            self._forget_pages(event.incident_id, before)
+        # A snapshot that is under way takes what there was, with its pages, before they are forgotten.
         self.store.put(event.incident_id, after)
+        if before is not None:
+            self._forget_pages(event.incident_id, before)
 
     def _fold_unknown(self, event: EscalationUnknown, now: float) -> None:
         self.store.changing(event.incident_id).status = UNKNOWN
@@ -604,8 +606,8 @@ class Escalations(Component):
     def left(self, incident: Incident) -> None:
         mine = self.store.of(incident.id)
         if mine is not None:
-            self._forget_pages(incident.id, mine)
             self.store.left(incident.id)
+            self._forget_pages(incident.id, mine)
         self._held.pop(incident.id, None)
         self._without.pop(incident.id, None)
 

@@ -8,10 +8,20 @@ import pytest
 from models.control.silences import Silence
 from models.incidents.incident import IncidentState, Severity
 from models.incidents.verbs import Acknowledge, Assign, Reclassify, Reopen, Resolve, Unacknowledge
+from models.partition.checkpoint import record_key
 from models.people.policy import Outline
 from models.routes.route import Route
 from models.shard.escalation import Escalations, Page, Paged, PoliciesChanged
-from models.shard.escalation_state import ENDED, OVER, PAUSED, RUNNING, STOPPED, UNKNOWN, Escalation
+from models.shard.escalation_state import (
+    ENDED,
+    ESCALATIONS,
+    OVER,
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    UNKNOWN,
+    Escalation,
+)
 from models.shard.known_silences import SilencesChanged
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
@@ -455,3 +465,24 @@ def test_who_was_not_told_of_the_end_yet_is_not_told_once_it_goes_on() -> None:
     story.ticks(at(7), at(20))
 
     assert OVER not in [page.level for page in story.state.pages]
+
+
+def test_a_snapshot_that_is_under_way_has_what_was_owed_when_it_began() -> None:
+    other = Outline("other", (60.0,))
+    urgent = Route(name="p0", severities=(Severity.P0,), escalation="other")
+    story = Paging(OUTLINE, msgspec.structs.replace(ROUTE, routes=(urgent,)))
+    story.policies(at(0), OUTLINE, other, version=2)
+    story.opens(Severity.P2)
+    story.ticks(at(1), at(11))
+    assert len(story.pages) == 1
+    checkpoint = story.shard.state.checkpoint
+    checkpoint.begin()
+
+    story.do(at(12), Reclassify(severity=Severity.P0), story.incident)
+
+    assert story.state.policy == "other"
+    records = dict(checkpoint.slice(1 << 20))
+    record = records[record_key(ESCALATIONS, story.incident.id)]
+    assert record is not None
+    taken = msgspec.msgpack.decode(record, type=Escalation)
+    assert (taken.policy, len(taken.pages)) == ("critical", 1)
