@@ -83,7 +83,8 @@ class Paging:
             [_said(way, result) for way, result in fails],
             missed,
             any(not result.final for _way, result in fails),
-            max((result.retry_after_s for _way, result in fails), default=0.0),
+            # Who asks for the least is tried when that is over: a receiver that wants to be left alone for a day keeps no other waiting.
+            min((result.retry_after_s for _way, result in fails if not result.final), default=0.0),
             [way.name for way, result in fails if result.final],
         )
 

@@ -229,7 +229,10 @@ class Escalations(Component):
     ) -> None:
         """Begin where a route names a policy and nobody is on it. One that goes on is left alone, unless the incident became worse and
         another policy is for it. One that came to its end begins again only `anew`, or when the incident became worse."""
-        if not self._used or not incident.counts_as_open or _is_acknowledged(incident):
+        if not self._used or not incident.counts_as_open:
+            return
+        if _is_acknowledged(incident):
+            self._keeps_its_timeout(incident, why, now)
             return
         found = self.audience.of(incident).escalation
         if found is None:
@@ -239,6 +242,9 @@ class Escalations(Component):
         if mine is not None:
             changes = anew or is_worse
             if mine.goes_on and (mine.policy == policy or not (changes or mine.status == UNKNOWN)):
+                if mine.status == PAUSED and not self.shard.withholds(incident):
+                    # What it waited for does not hold of the incident as it is now: a scheduled run that failed, for one.
+                    self.shard.do(EscalationResumed(incident.id, now, why), now)
                 return
             if mine.status == ENDED and not changes:
                 return
@@ -252,16 +258,42 @@ class Escalations(Component):
             due_at = max(due_at, min(now, mine.began_at) + self.audience.interval_s(route))
             if _flaps(mine, self.audience.interval_s(route), now):
                 # Level 1 was woken for it before, again and again, and it is not well: its next level is told instead.
-                level, round_ = mine.level, mine.round
+                level, round_ = self._come_to(incident, mine, policy)
         self.shard.do(EscalationBegan(incident.id, policy, route.name, due_at, why, level, round_), now)
         if due_at <= now:
             self._next(incident, self.store.all[incident.id], now)
+
+    def _come_to(self, incident: Incident, mine: Escalation, policy: str) -> tuple[int, int]:
+        """The level that an escalation had come to, and its round; after the last one of all, that one again: only time ends an escalation,
+        and whenever an incident comes back somebody is told."""
+        outline = self.store.outlines.get((incident.tenant, policy))
+        if outline is None:
+            return 0, 0
+        round_ = min(mine.round, outline.repeat)
+        last = len(outline.timeouts_s) - 1
+        return (last if round_ == outline.repeat and mine.level > last else mine.level), round_
 
     def _stop(self, incident: Incident, why: str, actor: str, now: float) -> None:
         mine = self.store.of(incident.id)
         if mine is not None and (mine.goes_on or mine.pages or mine.ack_until):
             self.shard.do(EscalationStopped(incident.id, why, actor), now)
             self.shard.report(Paid(incident), now)
+
+    def _keeps_its_timeout(self, incident: Incident, why: str, now: float) -> None:
+        """It was acknowledged before it would begin, as what reopens may be: without an end, that expires by the policy all the same."""
+        assert incident.handling is not None and incident.handling.acknowledged is not None
+        given, mine = incident.handling.acknowledged, self.store.of(incident.id)
+        found = self.audience.of(incident).escalation
+        if found is None or given.until or (mine is not None and (mine.goes_on or mine.ack_until)):
+            return
+        policy, route = found
+        outline = self.store.outlines.get((incident.tenant, policy))
+        if outline is None or not outline.ack_timeout_s:
+            return
+        if mine is None:
+            self.shard.do(EscalationBegan(incident.id, policy, route.name, now, why), now)
+        ack_until = now + outline.ack_timeout_s
+        self.shard.do(EscalationStopped(incident.id, f"acknowledged by {given.by}", given.by, ack_until), now)
 
     def _tell_end(self, incident: Incident, now: float) -> None:
         """Whoever was paged hears that it is over, where the receiver is told of ends."""
@@ -439,7 +471,9 @@ class Escalations(Component):
         settings, again_at = self.shard.settings, 0.0
         is_given_up = now - page.owed_since > settings.give_up_after_s and now >= self.state.no_expiry_before
         is_muted = page.level != OVER and bool(self.shard.withholds(incident))
-        if said.again and not is_given_up and not is_muted:
+        # Its level was told again in the next round, and is tried again by that page: nobody gets ten when a receiver works again.
+        is_overtaken = page.level != OVER and (mine.round, mine.level) > (page.round + 1, page.level)
+        if said.again and not is_given_up and not is_muted and not is_overtaken:
             key = f"{UUID(bytes=incident.id)}-page-{page.number}-{page.attempt}"
             first_s, most_s = settings.retry_first_s, settings.retry_max_s
             again_at = retry_at(page.attempt + 1, now, first_s, most_s, key, at_least_s=said.retry_after_s)
@@ -513,8 +547,10 @@ class Escalations(Component):
         if before is not None:
             # Pages are numbered on, and whoever was told still hears of the end.
             after.number, after.reached = before.number, before.reached
-            self._forget_pages(event.incident_id, before)
+        # A snapshot that is under way takes what there was, with its pages, before they are forgotten.
         self.store.put(event.incident_id, after)
+        if before is not None:
+            self._forget_pages(event.incident_id, before)
 
     def _fold_unknown(self, event: EscalationUnknown, now: float) -> None:
         self.store.changing(event.incident_id).status = UNKNOWN
@@ -570,8 +606,8 @@ class Escalations(Component):
     def left(self, incident: Incident) -> None:
         mine = self.store.of(incident.id)
         if mine is not None:
-            self._forget_pages(incident.id, mine)
             self.store.left(incident.id)
+            self._forget_pages(incident.id, mine)
         self._held.pop(incident.id, None)
         self._without.pop(incident.id, None)
 

@@ -156,7 +156,7 @@ async def test_what_failed_is_said_without_the_address_and_tried_again_unless_it
     paged = await responder.page()
 
     assert paged.failed == ["ana by sms: 429", "ana by sms:2: all lines", "ana by mail: 550 <***> is unknown"]
-    assert (paged.again, paged.retry_after_s, paged.final) == (True, 7.0, ["ana:mail"])
+    assert (paged.again, paged.retry_after_s, paged.final) == (True, 3.0, ["ana:mail"])
 
 
 async def test_who_hears_of_the_end_is_who_was_told_if_still_there() -> None:

@@ -8,10 +8,20 @@ import pytest
 from models.control.silences import Silence
 from models.incidents.incident import IncidentState, Severity
 from models.incidents.verbs import Acknowledge, Assign, Reclassify, Reopen, Resolve, Unacknowledge
+from models.partition.checkpoint import record_key
 from models.people.policy import Outline
 from models.routes.route import Route
 from models.shard.escalation import Escalations, Page, Paged, PoliciesChanged
-from models.shard.escalation_state import ENDED, OVER, PAUSED, RUNNING, STOPPED, UNKNOWN, Escalation
+from models.shard.escalation_state import (
+    ENDED,
+    ESCALATIONS,
+    OVER,
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    UNKNOWN,
+    Escalation,
+)
 from models.shard.known_silences import SilencesChanged
 from tests.scenario import SETTINGS, ZERO, Story, alert, at
 
@@ -189,6 +199,37 @@ def test_a_policy_lets_an_acknowledgement_without_an_end_expire() -> None:
     assert story.incident.handling is not None and story.incident.handling.acknowledged is None
 
 
+def test_an_acknowledgement_that_was_given_before_it_began_expires_as_well() -> None:
+    story = Paging(msgspec.structs.replace(OUTLINE, ack_timeout_s=100.0))
+    story.push(at(0), DOWN)
+    story.do(at(0.1), Acknowledge(), story.incident)
+    story.classify(at(0.2), Severity.P0)
+    story.ticks(at(1), at(99))
+    assert story.pages == []
+
+    story.ticks(at(100), at(102))
+
+    assert [page[1:3] for page in story.pages] == [(1, 0)]
+
+
+def test_an_acknowledgement_of_what_reopens_expires_as_well() -> None:
+    story = Paging(msgspec.structs.replace(OUTLINE, ack_timeout_s=100.0))
+    story.opens()
+    story.answer(at(1), "ana:webhook")
+    story.do(at(2), Acknowledge(), story.incident)
+    story.push(at(5), DOWN.ended(5))
+    story.tick(at(6))
+    story.answer(at(6), "ana:webhook")
+    story.push(at(10), alert("llm-api", "Down", starts=10))
+    assert story.incident.state is IncidentState.INVESTIGATING
+    story.ticks(at(11), at(109))
+    assert story.pages == []
+
+    story.ticks(at(110), at(112))
+
+    assert [page[2] for page in story.pages] == [0]
+
+
 def test_who_was_told_hears_of_the_end_and_who_was_not_does_not() -> None:
     story = Paging()
     story.opens()
@@ -215,6 +256,20 @@ def test_what_failed_is_tried_again_and_who_was_told_is_left_alone() -> None:
     assert (page.number, page.attempt, page.done) == (1, 1, ["ana:mail", "ben:sms"])
     story.answer(at(11), "ana:sms")
     assert story.state.reached == ["ana:mail", "ana:sms"] and story.state.pages == []
+
+
+def test_what_fails_round_after_round_is_not_owed_for_every_round() -> None:
+    story = Paging(msgspec.structs.replace(OUTLINE, repeat=15))
+    story.opens()
+    for second in range(0, 1800, 5):
+        story.tick(at(second))
+        while story.pages:
+            story.answer(at(second), failed=("ana by sms: 503",), again=True)
+
+    assert story.state.round >= 9
+    # Those before have waited for their next try since before the level was told again.
+    assert min(page.round for page in story.state.pages) >= story.state.round - 3
+    assert {page.level for page in story.state.pages} == {0, 1}
 
 
 def test_a_level_that_reaches_nobody_does_not_keep_the_next_one_waiting() -> None:
@@ -367,10 +422,21 @@ def test_a_start_with_notifications_off_stops_all_and_the_next_one_begins_anew(s
     assert [page[2] for page in story.pages] == [0]
 
 
-def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next() -> None:
-    story = Paging(OUTLINE, msgspec.structs.replace(ROUTE, interval_s=10.0))
+@pytest.mark.parametrize(
+    ("outline", "expected"),
+    [
+        (OUTLINE, [0, 0, 0, 1, 0, 1, 1, 1]),
+        # There is nobody else: the one there is is told each time.
+        (Outline("critical", (60.0,)), [0] * 8),
+        (Outline("critical", (60.0, 60.0)), [0, 0, 0, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next(
+    outline: Outline, expected: list[int]
+) -> None:
+    story = Paging(outline, msgspec.structs.replace(ROUTE, interval_s=10.0))
     levels: list[int] = []
-    for turn in range(6):
+    for turn in range(8):
         begins = turn * 20
         story.push(at(begins), alert("llm-api", "Down", starts=begins))
         if not turn:
@@ -383,7 +449,7 @@ def test_what_comes_and_goes_wakes_the_first_three_times_and_then_the_next() -> 
                 levels.append(story.page().level)
             story.answer(at(begins + 16), "ana:webhook")
 
-    assert levels == [0, 0, 0, 1, 0, 1]
+    assert levels == expected
 
 
 def test_who_was_not_told_of_the_end_yet_is_not_told_once_it_goes_on() -> None:
@@ -399,3 +465,24 @@ def test_who_was_not_told_of_the_end_yet_is_not_told_once_it_goes_on() -> None:
     story.ticks(at(7), at(20))
 
     assert OVER not in [page.level for page in story.state.pages]
+
+
+def test_a_snapshot_that_is_under_way_has_what_was_owed_when_it_began() -> None:
+    other = Outline("other", (60.0,))
+    urgent = Route(name="p0", severities=(Severity.P0,), escalation="other")
+    story = Paging(OUTLINE, msgspec.structs.replace(ROUTE, routes=(urgent,)))
+    story.policies(at(0), OUTLINE, other, version=2)
+    story.opens(Severity.P2)
+    story.ticks(at(1), at(11))
+    assert len(story.pages) == 1
+    checkpoint = story.shard.state.checkpoint
+    checkpoint.begin()
+
+    story.do(at(12), Reclassify(severity=Severity.P0), story.incident)
+
+    assert story.state.policy == "other"
+    records = dict(checkpoint.slice(1 << 20))
+    record = records[record_key(ESCALATIONS, story.incident.id)]
+    assert record is not None
+    taken = msgspec.msgpack.decode(record, type=Escalation)
+    assert (taken.policy, len(taken.pages)) == ("critical", 1)

@@ -270,6 +270,20 @@ def test_settings_that_do_not_want_it_any_more_hold_at_once() -> None:
     assert story.sent() == [(51, "opened", 0)]
 
 
+def test_one_whose_mute_ends_before_silences_are_known_is_told_once_they_are() -> None:
+    story = opened()
+    story.relate(at(1), symptom(300))
+    story.ticks(at(2), at(298))
+    story.shard.of(KnownSilences).is_told = False
+    story.ticks(at(299), at(310))
+    assert story.lines("SymptomMuteEnded") and story.sent() == []
+
+    story.tell(at(311), SilencesChanged(1, []))
+    story.ticks(at(312), at(315))
+
+    assert story.reasons == ["opened"]
+
+
 def test_a_crash_forgets_no_mute_and_no_end_of_one() -> None:
     story = opened()
     story.relate(at(1), symptom(300))

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from models.incidents.incident import Incident, IncidentState, Severity
+from models.people.policy import Outline
 from models.playbook.playbook import Playbook, Trigger
 from models.playbook.schedule import last_due, next_due
 from models.playbook.work import FAILED, REFUSED, Do, Done, Work
 from models.routes.route import ReceiverRow, Route
 from models.shard.effects import Act
+from models.shard.escalation import Page, PoliciesChanged
 from models.shard.schedules import LATE_MAX_S, RunLeftOut, RunScheduled
 from models.shard.settings import ShardSettings
 from tests.runs import SETTINGS, RunStory, act, book, offered, step
@@ -183,6 +185,20 @@ def test_people_are_told_of_a_run_that_fails() -> None:
         True,
     )  # a repair that failed counts one more
     assert [each.target for _at, each in story.asked if isinstance(each, Act)] == ["pager"]
+
+
+def test_people_on_call_are_paged_of_a_run_that_fails_after_a_while() -> None:
+    route = Route(receivers=("pager",), escalation="critical")
+    story = story_of(settings=msgspec.structs.replace(TELLING, route=route))
+    story.tell(FIRST - 1, PoliciesChanged(1, [Outline("critical", (60.0,))]))
+    story.tick(FIRST + 1)
+    story.tick(FIRST + 40)  # nobody is paged of one that still runs
+    assert "EscalationPaused" in story.kinds(scheduled(story)[0])
+
+    story.perform(FIRST + 41, broken)
+    story.tick(FIRST + 42)
+
+    assert [each.level for _at, each in story.asked if isinstance(each, Page)] == [0]
 
 
 def test_people_are_told_of_a_run_that_can_not_begin() -> None:
