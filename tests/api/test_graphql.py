@@ -447,7 +447,7 @@ def test_the_bounds_in_the_document_are_those_of_the_code() -> None:
         f"| {bounds.DEPTH_MAX}; {bounds.SCHEMA_DEPTH_MAX} for the schema |",
         f"| {bounds.FIELDS_MAX} |",
         f"| {bounds.ROOTS_MAX}; {bounds.ALIASES_MAX}; {bounds.FRAGMENTS_MAX} |",
-        f"| {bounds.ANSWER_FIELDS_MAX:,} |",
+        f"| {bounds.ANSWER_FIELDS_MAX:,}; {bounds.ANSWER_CHARS_MAX:,} |",
         f"| {bounds.READS_MAX} |",
         f"| {bounds.TIME_MAX_S:g} s |",
         f"| {bounds.UNDER_WAY_MAX} |",

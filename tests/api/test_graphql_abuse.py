@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
-from graphql import build_client_schema, get_introspection_query, parse, print_schema
+from graphql import build_client_schema, execute_sync, get_introspection_query, parse, print_schema
 
 from models.errors import TooLarge
-from services.api.graphql import asked, bounds, route
+from services.api.graphql import asked, bounds, engine, route
 from services.api.graphql.weight import check
 from tests.api.gateway_in_process import Reply, System, alert, another_gateway
 
@@ -96,6 +97,27 @@ async def test_an_answer_of_too_many_fields_is_refused(
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_an_answer_of_too_much_text_is_refused(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field may have 256 KiB: so few fields that a gateway holds a gigabyte."""
+    monkeypatch.setattr(asked, "ANSWER_CHARS_MAX", 30_000)
+    long = [
+        {**alert(f"Long{number}", "api"), "annotations": {"description": "x" * 2000}} for number in range(20)
+    ]
+    assert (await shared.post("/v1/alerts", long)).status == 202
+
+    few = await post(
+        shared, '{ alerts(match: "alertname=~\\"Long.*\\"", first: 10) { items { annotations } } }'
+    )
+    many = await post(
+        shared, '{ alerts(match: "alertname=~\\"Long.*\\"", first: 20) { items { annotations } } }'
+    )
+
+    assert len(few.json["data"]["alerts"]["items"]) == 10
+    assert first_error(many)["extensions"]["type"].endswith("too-large")
+    assert many.json["data"] == {"alerts": None} and len(many.json["errors"]) == 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_answer_that_needs_too_many_reads_is_refused(
     shared: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +150,31 @@ async def test_only_so_many_are_answered_at_once(ours: System, monkeypatch: pyte
 
     assert answer.status == 503
     assert "retry-after" in answer.headers
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_schema_is_described_to_one_at_a_time(
+    shared: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most = 0, 0
+    describe = execute_sync
+
+    def counted(*given: Any) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.02)  # in a thread of its own, as the rest of it
+        found = describe(*given)
+        at_once -= 1
+        return found
+
+    await post(shared, "{ stats { open } }")  # the first request makes the schema
+    monkeypatch.setattr(engine, "execute_sync", counted)
+
+    answers = await asyncio.gather(*[post(shared, "{ __schema { queryType { name } } }") for _ in range(4)])
+
+    assert [each.json["data"]["__schema"]["queryType"]["name"] for each in answers] == ["Query"] * 4
+    assert most == 1
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from models.errors import TooLarge
 from services.api.graphql.bounds import (
+    ANSWER_CHARS_MAX,
     ANSWER_FIELDS_MAX,
     READS_MAX,
     READS_PARALLEL,
@@ -30,6 +31,7 @@ class Asked:
         self.ground = ground
         self._request = request
         self._fields_left = ANSWER_FIELDS_MAX
+        self._chars_left = ANSWER_CHARS_MAX
         self._reads_left = READS_MAX
         self._room = asyncio.Semaphore(READS_PARALLEL)
         self._weights: dict[tuple[int, ...], int] = {}
@@ -57,6 +59,10 @@ class Asked:
 
     def listed(self, info: Info, items: Sequence[Any]) -> Any:
         """The items of a list, one stretch after the other if they are many. Raises TooLarge."""
+        for each in items:
+            if not isinstance(each, str):
+                break
+            self.said(each)
         cost = max(1, self._weight(info)) * len(items)
         if cost > self._fields_left:
             raise TooLarge(
@@ -64,6 +70,20 @@ class Asked:
             )
         self._fields_left -= cost
         return items if cost <= SLICE_FIELDS else _in_turns(items, max(1, SLICE_FIELDS * len(items) // cost))
+
+    def said(self, text: Any) -> Any:
+        """A text, or an object of texts, within what the answer may still say. Raises TooLarge."""
+        if isinstance(text, str):
+            self._chars_left -= len(text)
+        elif isinstance(text, dict):
+            self._chars_left -= sum(map(len, text)) + sum(
+                len(each) for each in text.values() if isinstance(each, str)
+            )
+        if self._chars_left < 0:
+            raise TooLarge(
+                f"the answer has more than {ANSWER_CHARS_MAX:,} characters of text: ask for fewer items (`first`), or for fewer fields of each"
+            )
+        return text
 
     def _weight(self, info: Info) -> int:
         """How many fields are asked of each item. What is in lists of its own counts there once more."""

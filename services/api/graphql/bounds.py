@@ -20,6 +20,8 @@ SCHEMA_ALIASES_MAX = 0
 FRAGMENTS_MAX = 50
 #: Fields at the top. Each asks every shard, or changes something.
 ROOTS_MAX = 20
+#: Characters of the texts of one answer. An alert may have 256 KiB of them, so fields say nothing of their size.
+ANSWER_CHARS_MAX = 16 * 1024 * 1024
 #: Fields of one answer. At about 10 us each that is half a second of a gateway that also takes alerts, in pieces
 #: of SLICE_FIELDS.
 ANSWER_FIELDS_MAX = 50_000

@@ -130,7 +130,10 @@ class Engine:
         given = dict(variables)
         scale = Scale(fragments_of(document))
         if chosen is not None and any(map(is_of_schema, scale.roots(chosen.selection_set.selections))):
-            return await asyncio.to_thread(execute_sync, self.schema, document, None, asked, given, operation)
+            async with self._describing:
+                return await asyncio.to_thread(
+                    execute_sync, self.schema, document, None, asked, given, operation
+                )
         result = execute(self.schema, document, None, asked, given, operation)
         return result if isinstance(result, ExecutionResult) else await result
 

@@ -175,7 +175,7 @@ class Types:
             kind = self._output(hint)
             made[camel(each.name)] = GraphQLField(
                 kind if hint.optional else GraphQLNonNull(kind),
-                resolve=_attribute(each.name, in_node, get_origin(hint.core) is list),
+                resolve=_attribute(each.name, in_node, kind),
                 description=hint.description,
             )
         return {**made, **self._more(body)}
@@ -222,10 +222,12 @@ class Types:
         return self._enums[called]
 
 
-def _attribute(name: str, in_node: bool, is_list: bool) -> Resolver:
+def _attribute(name: str, in_node: bool, kind: Any) -> Resolver:
     read = attrgetter(f"body.{name}" if in_node else name)
-    if is_list:
+    if isinstance(kind, GraphQLList):
         return lambda source, info: listed(info, read(source))
+    if kind in (GraphQLString, STRING_MAP, JSON):
+        return lambda source, info: info.context.said(read(source))
     return lambda source, _info: read(source)
 
 
