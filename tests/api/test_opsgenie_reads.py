@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from urllib.parse import quote, urlsplit
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import Malformed, TooLarge
+from services.api.opsgenie import reads
 from services.api.opsgenie.query import Alert, read_query
 from tests.api.gateway_in_process import Reply, System, system
+from tests.api.stand_in import StandIn
+from tests.api.stand_in import alert as seen
 from tests.api.test_format_doors import token
 
 ALERT = Alert(
@@ -186,3 +191,29 @@ async def test_wrong_parameters_are_named() -> None:
             assert json.loads(answer.body)["message"].startswith(field)
         wide = await ours.request("PATCH", "/v2/alerts/7/assign", [b""], [])
         assert (wide.status, "POST /v2/alerts," in wide.json["message"]) == (404, True)
+
+
+@pytest.mark.asyncio
+async def test_a_search_of_many_alerts_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "SLICE_ALERTS", 2)
+    stand_in = StandIn()
+    stand_in.alerts = [
+        msgspec.structs.replace(
+            seen("api"), labels={"service": "api", "alert_id": f"id{number}"}, source="opsgenie"
+        )
+        for number in range(100)
+    ]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    going = asyncio.create_task(others())
+    found = await reads._matching(stand_in.reads, read_query("status:open"))
+    going.cancel()
+
+    assert len(found) == 100
+    assert turns >= 100

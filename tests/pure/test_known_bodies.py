@@ -204,6 +204,11 @@ def test_an_event_without_a_key_is_another_one_each_time_unless_its_sender_sends
     notes = {str(ours.read(sent, now=NOW + at)[4]) for at in range(4)}  # type: ignore[index]
     assert len(notes) == 4 and not ours.keeps(sent)
 
+    # As a message of a queue may have it: a key that says nothing.
+    empty = sent._replace(headers={b"idempotency-key": b""})
+    notes = {str(ours.read(empty, now=NOW + at)[4]) for at in range(4)}  # type: ignore[index]
+    assert len(notes) == 4 and not ours.keeps(empty)
+
     again = sent._replace(headers={b"idempotency-key": b"one"})
     other = sent._replace(headers={b"idempotency-key": b"two"})
     notes = {str(ours.read(each, now=NOW + at)[4]) for at in range(4) for each in (again, other)}  # type: ignore[index]

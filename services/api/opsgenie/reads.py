@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlencode
 
 import msgspec
@@ -29,8 +30,12 @@ from services.ingest.formats.opsgenie import PRIORITIES, OpsgenieFormat, alert_i
 from services.ingest.formats.webhook import SENDER_SEVERITY, SEVERITY
 from services.times import timestamp
 
+T = TypeVar("T")
+
 #: As in Opsgenie: of a page, and how far pages go.
 LIMIT, LIMIT_MAX, WINDOW_MAX = 20, 100, 20_000
+#: Alerts made or tested before others get their turn: a few milliseconds.
+SLICE_ALERTS = 250
 #: Text of the alerts that one read may hold while it sorts them.
 HELD_CHARS_MAX = 64 * 1024 * 1024
 _ANY: MatcherTuple = ("alert_id", "=~", ".+")
@@ -169,10 +174,19 @@ async def _matching(reads: Reads, query: Query) -> list[Alert]:
                     "query: too many alerts to look through: ask for status:open, or for an id or alias"
                 )
             await asyncio.sleep(0)
-    alerts = [_alert(view) for view in found.values()]
+    alerts = await _in_turns([*found.values()], lambda some: [*map(_alert, some)])
     if query.asks_incidents:
         alerts = await _with_incidents(reads, alerts)
-    return [alert for alert in alerts if query.test(alert)]
+    return await _in_turns(alerts, lambda some: [*filter(query.test, some)])
+
+
+async def _in_turns(items: Sequence[T], made_of: Callable[[Sequence[T]], list[Alert]]) -> list[Alert]:
+    """What is made of many items, with a turn for others after each stretch: there may be 200,000."""
+    made: list[Alert] = []
+    for first in range(0, len(items), SLICE_ALERTS):
+        made += made_of(items[first : first + SLICE_ALERTS])
+        await asyncio.sleep(0)
+    return made
 
 
 async def _with_incidents(reads: Reads, alerts: Sequence[Alert]) -> list[Alert]:

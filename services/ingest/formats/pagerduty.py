@@ -73,7 +73,9 @@ class PagerDutyFormat(WebhookFormat):
     def lasts(self, body: object, request: Request) -> bool:
         # A key that is made up is another one each time, unless its sender says that it sends again.
         assert isinstance(body, Fields)
-        return b"idempotency-key" in request.headers or body.text(self.fields[1]) != made_up_key(request)
+        return bool(request.headers.get(b"idempotency-key")) or body.text(self.fields[1]) != made_up_key(
+            request
+        )
 
     def note(self, body: object, request: Request) -> str:
         assert isinstance(body, Fields)
