@@ -97,5 +97,12 @@ class Followers(Area):
                 told = reader.told[identity] if incident.tenant == reader.tenant else []
                 if incident.tenant != reader.tenant or reader.has_missed or told == lines:
                     continue
-                if not lag or told != lines[: len(told)]:
+                if incident.timeline_dropped:
+                    # A timeline keeps only the newest lines about relations; who follows it was told of all.
+                    told, lines = _unrelated(told), _unrelated(lines)
+                if (not lag and told != lines) or told != lines[: len(told)]:
                     watcher.fail(f"{reader.tenant} was told {told} of an incident of which is so {lines}")
+
+
+def _unrelated(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [line for line in lines if line[0] != "IncidentRelated"]
