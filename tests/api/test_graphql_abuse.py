@@ -138,7 +138,7 @@ async def test_a_long_answer_lets_others_have_their_turn(
     """The same answer in stretches of one item."""
     await shared.post("/v1/alerts", [alert(f"Turns{number}", "api") for number in range(10)])
     query = "{ incidents(first: 10) { items { id timeline { description } labels } next } }"
-    whole_fields = asked.SLICE_FIELDS
+    whole_fields = bounds.SLICE_FIELDS
     for _ in range(TRIES):
         monkeypatch.setattr(asked, "SLICE_FIELDS", whole_fields)
         whole = await post(shared, query)
