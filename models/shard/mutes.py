@@ -288,11 +288,7 @@ class Mutes(Component):
         self._put(
             incident.id, array("I", event.numbers), event.by if isinstance(event, SeriesMuted) else NOTHING
         )
-        kind = "AlertsMuted" if is_muted else "AlertsUnmuted"
-        places = [place for place, line in enumerate(incident.timeline) if line.kind == kind]
-        if len(places) >= LINES_MAX:
-            del incident.timeline[places[0]]
-            incident.timeline_dropped += 1
+        self.state.make_room(incident, "AlertsMuted" if is_muted else "AlertsUnmuted", LINES_MAX)
 
     def _fold_ended(self, event: SeriesResolved, now: float) -> None:
         """A series that fires no more is muted no more."""

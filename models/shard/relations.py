@@ -270,10 +270,7 @@ class Relations(Component):
         incident = self.state.changing(event.incident_id)
         self.state.checkpoint.touch(RELATED, incident.id)
         if event.text:
-            places = [place for place, line in enumerate(incident.timeline) if line.kind == "IncidentRelated"]
-            if len(places) >= LINES_MAX:
-                del incident.timeline[places[0]]
-                incident.timeline_dropped += 1
+            self.state.make_room(incident, "IncidentRelated", LINES_MAX)
         kept = self.kept.get(incident.id)
         muted_at = 0.0 if kept is None else kept.muted_at
         self.kept[incident.id] = Kept(

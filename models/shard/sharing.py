@@ -313,10 +313,7 @@ class Sharing(Component):
         incident = self.state.changing(event.incident_id)
         incident.joined, incident.joined_told_at = 0, now
         incident.updated_at = now
-        told = [place for place, line in enumerate(incident.timeline) if line.kind == "AlertsJoined"]
-        if len(told) >= JOINED_LINES_MAX:
-            del incident.timeline[told[0]]
-            incident.timeline_dropped += 1
+        self.state.make_room(incident, "AlertsJoined", JOINED_LINES_MAX)
 
     events = (
         on(IncidentDescribed, _fold_described, Description((), _relabelled, summary=_summary, compares=True)),

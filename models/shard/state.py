@@ -165,6 +165,15 @@ class ShardState:
             del timeline[place]
             incident.timeline_dropped += 1
 
+    def make_room(self, incident: Incident, kind: str, most: int) -> None:
+        """Before a line of this kind is added: the oldest of them goes where there are `most`. What takes turns must not push out
+        the rest of a history."""
+        timeline = incident.timeline
+        places = [place for place, line in enumerate(timeline) if line.kind == kind]
+        if len(places) >= most:
+            del timeline[places[0]]
+            incident.timeline_dropped += 1
+
     # -- incidents -----------------------------------------------------------------------------------------
 
     def enter(self, incident: Incident) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from fastapi import Depends, FastAPI, Query
+from fastapi import FastAPI, Query
 from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
@@ -20,8 +20,7 @@ from models.incidents.filters import IncidentFilter
 from models.incidents.incident import IncidentState, IncidentType
 from models.ports import Clock
 from services.analytics.gather import gather
-from services.api.auth import READ, requires
-from services.api.problems import AWAY, REFUSED, problems
+from services.api.auth import READ
 from services.api.reads import Reads
 from services.api.v1.bodies import json_response
 from services.api.v1.fields import (
@@ -35,6 +34,7 @@ from services.api.v1.fields import (
 )
 from services.api.v1.incidents import PREFIX
 from services.api.v1.list_params import PAGE_DEFAULT, Cursor, FilterParams, Limit
+from services.api.v1.route_table import Route, add_routes
 from services.api.v1.stats import WINDOW_MAX_S, TimesBody, times_of
 from services.times import timestamp
 
@@ -215,16 +215,11 @@ def add_analytics_routes(app: FastAPI, reads: Reads, clock: Clock) -> None:
         page = await reads.listing.page(_wanted(params, since), limit=params.limit, cursor=params.cursor)
         return json_response(RowsBody([_row(row_of(view)) for view in page.items], page.next))
 
-    for path, endpoint, body in ((INCIDENTS, incidents, AnalyticsBody), (ROWS, rows, RowsBody)):
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=["GET"],
-            response_model=body,
-            responses=problems(REFUSED, AWAY),
-            dependencies=[Depends(requires(READ))],
-            tags=["analytics"],
-        )
+    routes = (
+        Route(INCIDENTS, incidents, "GET", 200, AnalyticsBody, {}, None, READ),
+        Route(ROWS, rows, "GET", 200, RowsBody, {}, None, READ),
+    )
+    add_routes(app, "analytics", routes)
 
 
 def _since(window: str, now: float, longest_s: float = float("inf")) -> float:

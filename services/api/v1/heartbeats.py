@@ -23,7 +23,6 @@ from models.durations import duration_text
 from models.incidents.incident import Severity
 from services.api.auth import READ, RESPOND, Caller, requires
 from services.api.heartbeats import HeartbeatDesk, HeartbeatState, Shown
-from services.api.problems import AWAY, REFUSED, problems
 from services.api.v1.bodies import json_response
 from services.api.v1.fields import (
     LINE,
@@ -38,6 +37,7 @@ from services.api.v1.fields import (
 from services.api.v1.incidents import PREFIX
 from services.api.v1.list_params import MATCHER_CHARS_MAX, matchers_of
 from services.api.v1.requests import BodyKind, BodyReader, asks_for, describe_bodies
+from services.api.v1.route_table import Route, add_routes
 from services.times import timestamp
 
 PATH = f"{PREFIX}/heartbeats"
@@ -193,25 +193,15 @@ def add_heartbeat_routes(app: FastAPI, desk: HeartbeatDesk, bodies: BodyReader) 
 
     one = f"{PATH}/{{name}}"
     asks = asks_for(HeartbeatRequest, {"interval": "1d", "grace": "1h", "service": "db", "severity": "P1"})
-    for path, endpoint, method, status, body, failures, said, scope in (
-        (PATH, heartbeats, "GET", 200, HeartbeatsBody, {}, None, READ),
-        (one, heartbeat, "GET", 200, HeartbeatBody, _MISSING, None, READ),
-        (one, put, "PUT", 200, HeartbeatBody, {**_BAD, **_SETTINGS}, asks, RESPOND),
-        (one, delete, "DELETE", 204, None, {**_MISSING, **_SETTINGS}, None, RESPOND),
-        (f"{one}/pause", pause, "POST", 200, HeartbeatBody, _MISSING, None, RESPOND),
-        (f"{one}/resume", resume, "POST", 200, HeartbeatBody, _MISSING, None, RESPOND),
-    ):
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(scope))],
-            openapi_extra=said,
-            tags=["heartbeats"],
-        )
+    routes = (
+        Route(PATH, heartbeats, "GET", 200, HeartbeatsBody, {}, None, READ),
+        Route(one, heartbeat, "GET", 200, HeartbeatBody, _MISSING, None, READ),
+        Route(one, put, "PUT", 200, HeartbeatBody, {**_BAD, **_SETTINGS}, asks, RESPOND),
+        Route(one, delete, "DELETE", 204, None, {**_MISSING, **_SETTINGS}, None, RESPOND),
+        Route(f"{one}/pause", pause, "POST", 200, HeartbeatBody, _MISSING, None, RESPOND),
+        Route(f"{one}/resume", resume, "POST", 200, HeartbeatBody, _MISSING, None, RESPOND),
+    )
+    add_routes(app, "heartbeats", routes)
     describe_bodies(app, HeartbeatRequest)
 
 

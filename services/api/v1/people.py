@@ -19,7 +19,6 @@ from models.people.roster import OVERRIDE, POLICY, Entry
 from models.people.schedule import Override, Schedule
 from services.api.auth import ADMIN, READ, RESPOND, Caller, requires
 from services.api.people import PeopleDesk
-from services.api.problems import AWAY, REFUSED, problems
 from services.api.v1.bodies import etag, json_response
 from services.api.v1.fields import duration_of, time_of
 from services.api.v1.incidents import PREFIX
@@ -50,6 +49,7 @@ from services.api.v1.requests import (
     describe_bodies,
     versions_of,
 )
+from services.api.v1.route_table import Route, add_routes
 
 PEOPLE, SCHEDULES, ESCALATIONS = f"{PREFIX}/people", f"{PREFIX}/schedules", f"{PREFIX}/escalations"
 OVERRIDES = f"{SCHEDULES}/{{name}}/overrides"
@@ -160,10 +160,10 @@ def _add_kind(app: FastAPI, desk: PeopleDesk, bodies: BodyReader, kind: _Kind) -
     many = {PERSON: "people", SCHEDULE: "schedules", POLICY: "escalation policies"}[kind.kind]
     article = "an" if what[0] == "e" else "a"
     named = f"{kind.path}/{{name}}"
-    for path, endpoint, method, status, body, failures, said, scope, words in (
-        (kind.path, every, "GET", 200, kind.bodies, {}, None, READ, f"All {many}, by name."),
-        (named, one, "GET", 200, kind.body, _MISSING, None, READ, f"One {what}."),
-        (
+    routes = (
+        Route(kind.path, every, "GET", 200, kind.bodies, {}, None, READ, f"All {many}, by name."),
+        Route(named, one, "GET", 200, kind.body, _MISSING, None, READ, f"One {what}."),
+        Route(
             named,
             put,
             "PUT",
@@ -174,7 +174,7 @@ def _add_kind(app: FastAPI, desk: PeopleDesk, bodies: BodyReader, kind: _Kind) -
             ADMIN,
             f"Make {article} {what}, or change the one of this name; what the body leaves out is as in a new one.",
         ),
-        (
+        Route(
             named,
             delete,
             "DELETE",
@@ -185,20 +185,8 @@ def _add_kind(app: FastAPI, desk: PeopleDesk, bodies: BodyReader, kind: _Kind) -
             ADMIN,
             f"Remove {article} {what} that nothing names any more.",
         ),
-    ):
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            name=f"{method.lower()} {path}",
-            description=words,
-            status_code=status,
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(scope))],
-            openapi_extra=said,
-            tags=["people"],
-        )
+    )
+    add_routes(app, "people", routes)
 
 
 def _add_overrides(app: FastAPI, desk: PeopleDesk, bodies: BodyReader) -> None:
@@ -242,22 +230,12 @@ def _add_overrides(app: FastAPI, desk: PeopleDesk, bodies: BodyReader) -> None:
         return Response(status_code=204)
 
     asks = asks_for(OverrideRequest, {"person": "ben", "ends_in": "8h", "reason": "dentist"})
-    for path, endpoint, method, status, body, failures, said, scope in (
-        (OVERRIDES, overrides, "GET", 200, OverridesBody, _MISSING, None, READ),
-        (OVERRIDES, add, "POST", 201, OverrideBody, {**_BAD, **_MISSING, **_USED}, asks, RESPOND),
-        (f"{OVERRIDES}/{{override}}", delete, "DELETE", 204, None, _MISSING, None, RESPOND),
-    ):
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(scope))],
-            openapi_extra=said,
-            tags=["people"],
-        )
+    routes = (
+        Route(OVERRIDES, overrides, "GET", 200, OverridesBody, _MISSING, None, READ),
+        Route(OVERRIDES, add, "POST", 201, OverrideBody, {**_BAD, **_MISSING, **_USED}, asks, RESPOND),
+        Route(f"{OVERRIDES}/{{override}}", delete, "DELETE", 204, None, _MISSING, None, RESPOND),
+    )
+    add_routes(app, "people", routes)
 
 
 def _answer(kind: _Kind, entry: Any, version: int, whole: bool, status: int = 200) -> Response:

@@ -252,10 +252,10 @@ class ContactBody:
 class PersonBody:
     """A person."""
 
-    name: Annotated[str, says("Its name.")]
-    full_name: Annotated[str, says("For people.")]
-    time_zone: Annotated[str, says("Where it lives.")]
-    contacts: Annotated[list[ContactBody], says("Ways to reach it.")]
+    name: Annotated[str, says("What schedules and policies call the person.")]
+    full_name: Annotated[str, says("For people to read.")]
+    time_zone: Annotated[str, says("In which the person lives.")]
+    contacts: Annotated[list[ContactBody], says("Ways to reach the person.")]
     version: Annotated[int, says("Increases with each change. In quotes it is the ETag, for If-Match.")]
 
 

@@ -14,10 +14,10 @@ from models.ports import Clock
 from models.settings.all import Settings
 from services.api.auth import ADMIN, READ, RESPOND, Caller, requires
 from services.api.playbooks import PlaybookDesk
-from services.api.problems import AWAY, REFUSED, problems
 from services.api.v1.bodies import json_response
 from services.api.v1.incidents import PREFIX
 from services.api.v1.requests import BodyKind, BodyReader, asks_for, describe_bodies
+from services.api.v1.route_table import Route, add_routes
 from services.api.v1.run_bodies import AppliedBody, PlaybookBody, PlaybooksBody, playbook_body
 
 PATH = f"{PREFIX}/playbooks"
@@ -106,11 +106,13 @@ def add_playbook_routes(
         "413": "It is too large.",
     }
     other = {"409": "This version was applied before with another text."}
-    for path, endpoint, method, status, body, failures, asks, scope in (
-        (PATH, apply, "POST", 200, AppliedBody, {**bad, **other}, asks_for(ApplyRequest, _EXAMPLE), ADMIN),
-        (PATH, playbooks, "GET", 200, PlaybooksBody, {}, None, READ),
-        (one, playbook, "GET", 200, PlaybookBody, missing, None, READ),
-        (
+    routes = (
+        Route(
+            PATH, apply, "POST", 200, AppliedBody, {**bad, **other}, asks_for(ApplyRequest, _EXAMPLE), ADMIN
+        ),
+        Route(PATH, playbooks, "GET", 200, PlaybooksBody, {}, None, READ),
+        Route(one, playbook, "GET", 200, PlaybookBody, missing, None, READ),
+        Route(
             f"{one}/mode",
             set_mode,
             "POST",
@@ -120,19 +122,9 @@ def add_playbook_routes(
             asks_for(ModeRequest, {"mode": "paused"}),
             RESPOND,
         ),
-        (one, remove, "DELETE", 204, None, missing, None, ADMIN),
-    ):
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(scope))],
-            openapi_extra=asks,
-            tags=["playbooks"],
-        )
+        Route(one, remove, "DELETE", 204, None, missing, None, ADMIN),
+    )
+    add_routes(app, "playbooks", routes)
     describe_bodies(app, ApplyRequest, ModeRequest)
 
 

@@ -19,7 +19,6 @@ from models.errors import Conflict, Malformed
 from models.settings.all import Settings
 from services.api.alertmanager.silences import has_matchers
 from services.api.auth import READ, RESPOND, Caller, requires
-from services.api.problems import AWAY, REFUSED, problems
 from services.api.reads import Reads
 from services.api.silences import SilenceDesk
 from services.api.v1.bodies import json_response
@@ -45,6 +44,7 @@ from services.api.v1.requests import (
     digest_of,
     origin_of,
 )
+from services.api.v1.route_table import Route, add_routes
 from services.times import timestamp
 
 PATH = f"{PREFIX}/silences"
@@ -311,12 +311,12 @@ def add_silence_routes(
     asks_new = asks_for(SilenceRequest, example)
     asks_longer = asks_for(ExtendRequest, {"duration": "2h"})
     asks_preview = asks_for(PreviewRequest, {"matchers": ['service="llm-api"']})
-    for path, endpoint, method, status, body, failures, asks, scope in (
-        (PATH, create, "POST", 201, MadeBody, {**_BAD, **_FORCE}, asks_new, RESPOND),
-        (PATH, silences, "GET", 200, SilencesBody, {}, None, READ),
-        (f"{PATH}/preview", preview, "POST", 200, PreviewBody, _BAD, asks_preview, RESPOND),
-        (one, silence, "GET", 200, SilenceBody, _MISSING, None, READ),
-        (
+    routes = (
+        Route(PATH, create, "POST", 201, MadeBody, {**_BAD, **_FORCE}, asks_new, RESPOND),
+        Route(PATH, silences, "GET", 200, SilencesBody, {}, None, READ),
+        Route(f"{PATH}/preview", preview, "POST", 200, PreviewBody, _BAD, asks_preview, RESPOND),
+        Route(one, silence, "GET", 200, SilenceBody, _MISSING, None, READ),
+        Route(
             f"{one}/extend",
             extend,
             "POST",
@@ -326,19 +326,9 @@ def add_silence_routes(
             asks_longer,
             RESPOND,
         ),
-        (one, expire, "DELETE", 200, SilenceBody, _MISSING, None, RESPOND),
-    ):
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(scope))],
-            openapi_extra=asks,
-            tags=["silences"],
-        )
+        Route(one, expire, "DELETE", 200, SilenceBody, _MISSING, None, RESPOND),
+    )
+    add_routes(app, "silences", routes)
     describe_bodies(app, SilenceRequest, ExtendRequest, PreviewRequest)
 
 

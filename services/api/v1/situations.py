@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,8 +21,7 @@ from models.topology.messages import (
     SituationPage,
     SituationView,
 )
-from services.api.auth import READ, requires
-from services.api.problems import AWAY, REFUSED, problems
+from services.api.auth import READ
 from services.api.topology import TopologyDesk
 from services.api.v1.bodies import json_response
 from services.api.v1.cursors import CURSOR_CHARS_MAX, decode_situation, encode_situation
@@ -30,6 +29,7 @@ from services.api.v1.fields import SeverityName, Time, any_case, says
 from services.api.v1.incidents import PREFIX
 from services.api.v1.list_params import Limit
 from services.api.v1.relation_bodies import CauseBody, cause_body
+from services.api.v1.route_table import Route, add_routes
 from services.times import timestamp
 
 PATH = f"{PREFIX}/situations"
@@ -114,19 +114,13 @@ def add_situation_routes(app: FastAPI, desk: TopologyDesk) -> None:
             raise NotFound(f"there is no situation {situation_id}")
         return json_response(_situation_body(page.items[0]))
 
-    for where, endpoint, body, failures in (
-        (PATH, situations, SituationsBody, _OFF),
-        (f"{PATH}/{{situation_id}}", situation, SituationBody, {**_MISSING, **_OFF}),
-    ):
-        app.add_api_route(
-            where,
-            endpoint,
-            methods=["GET"],
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(READ))],
-            tags=["situations"],
-        )
+    routes = (
+        Route(PATH, situations, "GET", 200, SituationsBody, _OFF, None, READ),
+        Route(
+            f"{PATH}/{{situation_id}}", situation, "GET", 200, SituationBody, {**_MISSING, **_OFF}, None, READ
+        ),
+    )
+    add_routes(app, "situations", routes)
 
 
 def _situation_body(view: SituationView) -> SituationBody:

@@ -40,12 +40,12 @@ from models.topology.messages import (
     TopologyPage,
 )
 from services.api.auth import READ, RESPOND, Caller, requires
-from services.api.problems import AWAY, REFUSED, problems
 from services.api.topology import TopologyDesk
 from services.api.v1.bodies import json_response
 from services.api.v1.fields import FILLED_LINE, Time, any_case, says
 from services.api.v1.incidents import PREFIX
 from services.api.v1.requests import BodyKind, BodyReader, asks_for, describe_bodies
+from services.api.v1.route_table import Route, add_routes
 from services.times import timestamp
 
 PATH = f"{PREFIX}/topology"
@@ -295,9 +295,9 @@ def add_topology_routes(app: FastAPI, desk: TopologyDesk, bodies: BodyReader) ->
     }
     one: dict[str, object] = {"caller": "payments", "callee": "db-main", "kind": "database"}
     links = f"{PATH}/dependencies"
-    for where, endpoint, method, status, body, failures, asks, scope in (
-        (PATH, topology, "GET", 200, TopologyBody, _OFF, None, READ),
-        (
+    routes = (
+        Route(PATH, topology, "GET", 200, TopologyBody, _OFF, None, READ),
+        Route(
             PATH,
             declare,
             "PUT",
@@ -307,23 +307,13 @@ def add_topology_routes(app: FastAPI, desk: TopologyDesk, bodies: BodyReader) ->
             asks_for(TopologyRequest, example),
             RESPOND,
         ),
-        (PATH, remove, "DELETE", 204, None, {**_NO_SOURCE, **_OFF}, None, RESPOND),
-        (f"{PATH}/service", service, "GET", 200, NeighbourhoodBody, {**_NO_SERVICE, **_OFF}, None, READ),
-        (f"{PATH}/path", path, "GET", 200, PathBody, {**_NO_SERVICE, **_OFF}, None, READ),
-        (links, link, "POST", 200, PathBody, {**_BAD, **_OFF}, asks_for(LinkRequest, one), RESPOND),
-        (links, unlink, "DELETE", 204, None, {**_NO_SOURCE, **_OFF}, None, RESPOND),
-    ):
-        app.add_api_route(
-            where,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            response_model=body,
-            responses=problems(REFUSED, failures, AWAY),
-            dependencies=[Depends(requires(scope))],
-            openapi_extra=asks,
-            tags=["topology"],
-        )
+        Route(PATH, remove, "DELETE", 204, None, {**_NO_SOURCE, **_OFF}, None, RESPOND),
+        Route(f"{PATH}/service", service, "GET", 200, NeighbourhoodBody, {**_NO_SERVICE, **_OFF}, None, READ),
+        Route(f"{PATH}/path", path, "GET", 200, PathBody, {**_NO_SERVICE, **_OFF}, None, READ),
+        Route(links, link, "POST", 200, PathBody, {**_BAD, **_OFF}, asks_for(LinkRequest, one), RESPOND),
+        Route(links, unlink, "DELETE", 204, None, {**_NO_SOURCE, **_OFF}, None, RESPOND),
+    )
+    add_routes(app, "topology", routes)
     describe_bodies(app, TopologyRequest, LinkRequest)
 
 
