@@ -448,7 +448,7 @@ class KafkaPeer(Peer):
             headers = ctypes.c_void_p(library.rd_kafka_headers_new(ctypes.c_size_t(2)))
             for key in (name, b"plain"):
                 library.rd_kafka_header_add(
-                    headers, each, ctypes.c_ssize_t(len(each)), b"x", ctypes.c_ssize_t(1)
+                    headers, key, ctypes.c_ssize_t(len(key)), b"x", ctypes.c_ssize_t(1)
                 )
             # Pairs of a kind and its value: topic, flags (copy the body), value, headers, end.
             said = (1, topic.encode(), 7, 2, 4, body, ctypes.c_size_t(len(body)), 10, headers, 0)
