@@ -84,7 +84,7 @@ class WebPage:
     def takes(scope: Scope) -> bool:
         """Whether a request is for the page or one of its files."""
         path = str(scope["path"])
-        return scope["type"] == "http" and (path == "/" or path == PREFIX or path.startswith(f"{PREFIX}/"))
+        return scope["type"] == "http" and (path in ("/", PREFIX) or path.startswith(f"{PREFIX}/"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -142,7 +142,9 @@ def _stored(name: str, content: bytes, keep: bytes) -> Stored:
 
 
 async def _answer(found: Stored, method: str, headers: Mapping[bytes, bytes], send: Send) -> None:
-    is_packed = packing_of(headers.get(b"accept-encoding", b"").decode("latin-1").replace("zstd", "")) == "gzip"
+    is_packed = (
+        packing_of(headers.get(b"accept-encoding", b"").decode("latin-1").replace("zstd", "")) == "gzip"
+    )
     body = found.packed if is_packed else found.plain
     # The packed one has other bytes, and so another strong tag.
     tag = f'"{found.tag}-gz"' if is_packed else f'"{found.tag}"'

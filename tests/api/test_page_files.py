@@ -26,7 +26,9 @@ async def files(ours: System) -> list[str]:
     return sorted(set(re.findall(r'"(/ui/files/[^"]+)"', page.body.decode())))
 
 
-@pytest.mark.parametrize("path", ["/", "/ui", "/ui/", "/ui/incidents", "/ui/incidents/01a20993-901b-7483-ab53-7cb8d1609881"])
+@pytest.mark.parametrize(
+    "path", ["/", "/ui", "/ui/", "/ui/incidents", "/ui/incidents/01a20993-901b-7483-ab53-7cb8d1609881"]
+)
 @ON_SHARED
 async def test_every_address_of_the_page_is_the_page(shared: System, path: str) -> None:
     answer = await got(shared, path)
@@ -39,7 +41,12 @@ async def test_every_address_of_the_page_is_the_page(shared: System, path: str) 
 
 @ON_SHARED
 async def test_all_files_are_there_with_their_types_and_kept_for_ever(shared: System) -> None:
-    types = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
+    types = {
+        "js": "text/javascript",
+        "css": "text/css",
+        "svg": "image/svg+xml",
+        "webmanifest": "application/manifest+json",
+    }
     found = {path: await got(shared, path) for path in await files(shared)}
 
     modules = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.js")}
@@ -68,13 +75,19 @@ async def test_what_a_browser_has_already_is_not_sent_again(shared: System) -> N
 
 @ON_SHARED
 async def test_head_has_the_headers_alone_and_other_methods_are_refused(shared: System) -> None:
-    head, whole, sent = await got(shared, "/", "HEAD"), await got(shared, "/"), await got(shared, "/ui", "POST")
+    head, whole, sent = (
+        await got(shared, "/", "HEAD"),
+        await got(shared, "/"),
+        await got(shared, "/ui", "POST"),
+    )
 
     assert (head.status, head.body, head.headers) == (200, b"", whole.headers)
     assert (sent.status, sent.headers["allow"]) == (405, "GET,HEAD")
 
 
-@pytest.mark.parametrize("path", ["/ui/files/0000000000000000/page.js", "/ui/files/../page.py", "/ui/files/%2e%2e/page.py", "/uix"])
+@pytest.mark.parametrize(
+    "path", ["/ui/files/0000000000000000/page.js", "/ui/files/../page.py", "/ui/files/%2e%2e/page.py", "/uix"]
+)
 @ON_SHARED
 async def test_nothing_else_is_served(shared: System, path: str) -> None:
     assert (await got(shared, path)).status == 404
@@ -109,7 +122,9 @@ async def test_the_page_can_be_switched_off() -> None:
 
 def test_the_files_need_nothing_that_the_policy_forbids() -> None:
     """No HTML made of text, no code made of text, no inline script or style, nothing from elsewhere."""
-    forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|srcdoc=|javascript:[^`]|https?://(?!www\.w3\.org/2000/svg)")
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|srcdoc=|javascript:[^`]|https?://(?!www\.w3\.org/2000/svg)"
+    )
     for path in FOLDER.rglob("*"):
         if path.suffix in (".js", ".css", ".svg", ".html", ".webmanifest"):
             found = [line for line in path.read_text("utf-8").splitlines() if forbidden.search(line)]

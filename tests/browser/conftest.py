@@ -67,7 +67,9 @@ class Desk:
         self._contexts: list[BrowserContext] = []
         self.faults: list[str] = []
 
-    async def reader(self, ours: System, path: str = "/", *, name: str | None = "ana", **context: object) -> Reader:
+    async def reader(
+        self, ours: System, path: str = "/", *, name: str | None = "ana", **context: object
+    ) -> Reader:
         """A reader who has opened `path`. `name`: as whom the page knows him already."""
         made = await self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})  # type: ignore[arg-type]
         made.set_default_timeout(PATIENCE_MS)

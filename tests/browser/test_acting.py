@@ -41,7 +41,10 @@ async def test_who_was_faster_is_said_before_anything_is_overwritten(ours: Syste
     page = reader.page
     await expect(reader.button("Acknowledge")).to_be_visible()
     # What is heard is held back, as on a bad line.
-    await page.route(f"**/v1/incidents/{incident}*", lambda route: route.continue_() if route.request.method == "POST" else route.abort())
+    await page.route(
+        f"**/v1/incidents/{incident}*",
+        lambda route: route.continue_() if route.request.method == "POST" else route.abort(),
+    )
     await ours.post(f"/v1/incidents/{incident}/acknowledge", {}, headers={"X-Actor": "ben"})
     await ours.post(f"/v1/incidents/{incident}/reclassify", {"severity": "P0"}, headers={"X-Actor": "ben"})
     await page.unroute_all()

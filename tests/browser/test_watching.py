@@ -31,7 +31,9 @@ async def test_what_happens_is_seen_at_once_and_counted_in_the_title(ours: Syste
     await expect(reader.page).to_have_title("Incidents")
 
 
-async def test_it_is_acknowledged_with_one_tap_and_that_is_undone_with_another(ours: System, desk: Desk) -> None:
+async def test_it_is_acknowledged_with_one_tap_and_that_is_undone_with_another(
+    ours: System, desk: Desk
+) -> None:
     incident = await opened(ours, "Tap")
     reader = await desk.reader(ours, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
 

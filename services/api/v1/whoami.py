@@ -22,9 +22,12 @@ class WhoAmIBody:
     """The caller."""
 
     name: Annotated[
-        str, says("The actor of what the caller does: the name of the token or certificate, else of `X-Actor`.")
+        str,
+        says("The actor of what the caller does: the name of the token or certificate, else of `X-Actor`."),
     ]
-    is_proven: Annotated[bool, says("Whether a token or certificate says so; false: nobody checks names here.")]
+    is_proven: Annotated[
+        bool, says("Whether a token or certificate says so; false: nobody checks names here.")
+    ]
     scopes: Annotated[list[str], says("Which of `read`, `respond` and `admin` the caller has.")]
     version: Annotated[str, says("The version of the program that answers.")]
 
