@@ -14,6 +14,8 @@ import pytest
 from tests import lanes
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Plugins that a made lane does without.
+NEEDLESS = ("schemathesis", "anyio", "asyncio", "timeout", "cacheprovider")
 QUICK = "def test_it() -> None:\n    pass\n"
 SLOW = "import time\n\ndef test_it() -> None:\n    time.sleep(1.5)\n"
 
@@ -29,6 +31,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lanes, "ROOT", tmp_path)
     monkeypatch.setattr(lanes, "RESULTS", tmp_path)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    # Ours with its plugins takes three seconds to start; that of Hypothesis is the one that a lane's words need.
+    (tmp_path / "pytest.ini").write_text(
+        f"[pytest]\naddopts = {' '.join(f'-p no:{each}' for each in NEEDLESS)}\n"
+    )
     return tmp_path
 
 
@@ -60,7 +66,7 @@ def test_a_lane_over_its_budget_fails_though_its_tests_pass(own: Path) -> None:
 def test_what_others_compute_meanwhile_is_not_counted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "_idle_s", lambda: 0.0)
 
-    ran = lanes.run(lane(own, SLOW, 100.0), ["-p", "no:cacheprovider"])
+    ran = lanes.run(lane(own, SLOW, 100.0), [])
 
     assert ran.wall_s > 1.5
     assert ran.alone_s == pytest.approx(ran.cpu_s / (os.cpu_count() or 1))
@@ -72,7 +78,7 @@ def test_sleep_on_an_idle_machine_counts_as_computing_does(
     cores = os.cpu_count() or 1
     monkeypatch.setattr(lanes, "_idle_s", chain([100.0], repeat(100.0 + cores * 1.5)).__next__)
 
-    ran = lanes.run(lane(own, SLOW, 1.0), ["-p", "no:cacheprovider"])
+    ran = lanes.run(lane(own, SLOW, 1.0), [])
 
     assert ran.counts["tests"] == 1
     assert ran.is_over
@@ -86,16 +92,16 @@ def test_a_lane_that_hangs_is_ended_and_says_where(
     hung = replace(lane(own, hangs, 2.0), workers=lanes.WORKERS)
     monkeypatch.setattr(lanes, "_idle_s", lambda: 1000.0 if there.exists() else 0.0)
 
-    ran = lanes.run(hung, ["-p", "no:cacheprovider"])
+    ran = lanes.run(hung, [])
 
     told = capfd.readouterr().err
     assert ran.has_failed and "lane made hangs" in told and "in test_it" in told
 
 
 def test_a_worker_that_dies_fails_its_lane_at_once(own: Path) -> None:
-    dies = "import os, pytest\n\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n) -> None:\n    os.abort()\n"
+    dies = "import os, pytest\n\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n) -> None:\n    os._exit(1)\n"
 
-    ran = lanes.run(replace(lane(own, dies, 60.0), workers=lanes.WORKERS), ["-p", "no:cacheprovider"])
+    ran = lanes.run(replace(lane(own, dies, 60.0), workers=lanes.WORKERS), [])
 
     assert ran.has_failed
 
