@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 import tomllib
 from dataclasses import replace
 from itertools import chain, repeat
@@ -47,6 +50,10 @@ def test_every_folder_with_tests_is_in_one_lane() -> None:
     assert sorted([*in_lanes, "tests/soak"]) == sorted(paths)
 
 
+def test_every_lane_is_in_one_track() -> None:
+    assert sorted(chain(*lanes.TRACKS)) == sorted(lanes.LANES)
+
+
 def test_a_lane_that_the_makefile_does_not_know_is_none() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
 
@@ -59,8 +66,8 @@ def test_a_lane_over_its_budget_fails_though_its_tests_pass(own: Path) -> None:
     ran.counts |= {"tests": 3, "skipped": 1}
 
     assert ran.has_failed
-    assert "OVER ITS BUDGET" in lanes.table([ran])
-    assert lanes.table([ran]).splitlines()[-1] == "1 lanes failed, 2 passed, 1 skipped in 20.00s"
+    assert "OVER ITS BUDGET" in lanes.table([ran], 20.0)
+    assert lanes.table([ran], 20.0).splitlines()[-1] == "1 lanes failed, 2 passed, 1 skipped in 20.00s"
 
 
 def test_what_others_compute_meanwhile_is_not_counted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +136,57 @@ def test_what_runs_beside_a_lane_is_shown_and_fails_it(
 
     assert lanes.main(["made"]) == 3
     assert "one finding" in capfd.readouterr().out
+
+
+TWO = """
+LANES = {name: Lane(name, (f"test_{name}.py",), 100, workers=()) for name in ("one", "two")}
+TRACKS = (("one",), ("two",))
+"""
+
+
+def two_lanes(own: Path, one: str, two: str) -> subprocess.Popen[str]:
+    """`python -m tests.lanes` where these are all."""
+    (own / "tests").mkdir()
+    (own / "tests" / "__init__.py").touch()
+    (own / "test_one.py").write_text(one)
+    (own / "test_two.py").write_text(two)
+    source = (ROOT / "tests" / "lanes.py").read_text("utf-8")
+    head, main = source.split("\nif __name__", 1)
+    (own / "tests" / "lanes.py").write_text(f"{head}{TWO}\nif __name__{main}")
+    return subprocess.Popen([sys.executable, "-m", "tests.lanes"], cwd=own, stdout=subprocess.PIPE, text=True)
+
+
+def test_lanes_run_side_by_side_and_each_is_shown_in_one_piece(own: Path) -> None:
+    waits = "import pathlib, time\n\ndef test_it():\n    pathlib.Path({mine!r}).touch()\n    while not pathlib.Path({other!r}).exists():\n        time.sleep(0.02)\n"
+    one, two = (str(own / name) for name in ("one", "two"))
+
+    made = two_lanes(own, waits.format(mine=one, other=two), waits.format(mine=two, other=one))
+    out, _ = made.communicate(timeout=60)
+
+    assert made.returncode == 0, out
+    assert out.splitlines()[-1].startswith("2 passed, 0 skipped in ")
+
+
+def test_a_lane_that_fails_beside_another_fails_the_run_and_is_shown(own: Path) -> None:
+    made = two_lanes(own, QUICK, "def test_it():\n    assert not 1, 'so it is'\n")
+    out, _ = made.communicate(timeout=60)
+
+    assert made.returncode == 1
+    assert "so it is" in out
+    assert out.splitlines()[-1].startswith("1 lanes failed, 1 failed, 1 passed, 0 skipped in ")
+
+
+def test_lanes_that_are_to_end_end_what_they_started(own: Path) -> None:
+    hangs = "import os, pathlib, time\n\ndef test_it():\n    pathlib.Path({mine!r}).write_text(str(os.getpid()))\n    time.sleep(100)\n"
+    pids = [own / name for name in ("one", "two")]
+    made = two_lanes(own, *(hangs.format(mine=str(each)) for each in pids))
+    while not all(each.exists() and each.read_text() for each in pids):
+        assert made.poll() is None
+        time.sleep(0.02)
+
+    made.terminate()
+    out, _ = made.communicate(timeout=60)
+
+    assert made.returncode == 2, out
+    assert "2 lanes failed" in out
+    assert not [each for each in pids if Path(f"/proc/{each.read_text()}").exists()]
