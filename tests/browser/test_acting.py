@@ -73,6 +73,18 @@ async def test_an_incident_is_resolved_with_its_cause_and_opened_again(ours: Sys
     assert (await ours.get(f"/v1/incidents/{incident}")).json["state"] != "Resolved"
 
 
+async def test_an_incident_is_opened_by_hand(ours: System, desk: Desk) -> None:
+    reader = await desk.reader(ours)
+    await reader.button("New incident…").click()
+    await reader.dialog.get_by_label("Title").fill("Answers repeat themselves")
+    await reader.dialog.get_by_label("Service").fill("llm-api")
+    await reader.dialog.get_by_label("Severity").select_option("P2")
+    await reader.dialog.get_by_role("button", name="Open it").click()
+
+    await expect(reader.page.get_by_role("heading", level=1)).to_have_text("Answers repeat themselves")
+    await expect(reader.page.get_by_text("It was created by hand and has no alerts.")).to_be_visible()
+
+
 async def test_the_apis_own_words_say_why_it_refuses(ours: System, desk: Desk) -> None:
     incident = await opened(ours, "Refused")
     reader = await desk.reader(ours, f"/ui/incidents/{incident}")

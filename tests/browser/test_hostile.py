@@ -162,6 +162,29 @@ async def test_an_address_of_the_page_is_only_read(ours: System, desk: Desk) -> 
         await _is_clean(reader.page)
 
 
+async def test_the_browser_itself_would_refuse_what_got_in(ours: System, desk: Desk) -> None:
+    reader = await desk.reader(ours, "/ui/status")
+    await expect(reader.page.get_by_role("heading", level=1)).to_be_visible()
+    tried = await reader.page.evaluate("""async () => {
+        const found = {};
+        try { document.body.innerHTML = '<b>x</b>'; found.html = 'taken'; } catch (error) { found.html = error.name; }
+        try { await fetch('http://127.0.0.1:9/x'); found.elsewhere = 'taken'; } catch (error) { found.elsewhere = error.name; }
+        const script = document.createElement('script');
+        try { script.textContent = 'hit()'; document.body.append(script); } catch (error) { found.script = error.name; }
+        const picture = document.createElement('img');
+        picture.src = 'https://evil.example/x.png';
+        document.body.append(picture);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        const hits = window.hits;
+        window.hits = [];
+        return { ...found, hit: hits.includes('hit'), told: hits.map((each) => each.split(':')[0]) };
+    }""")
+    desk.faults.clear()
+
+    assert (tried["html"], tried["elsewhere"], tried["hit"]) == ("TypeError", "TypeError", False)
+    assert {"require-trusted-types-for", "connect-src", "img-src"} <= set(tried["told"])
+
+
 async def _is_clean(page) -> None:  # type: ignore[no-untyped-def]
     """Nothing that was written became an element, and no link leads to a script."""
     assert (

@@ -133,6 +133,9 @@ async def test_every_page_can_be_read(ours: System, desk: Desk, look: dict[str, 
         if width > room:
             found.append(f"{width} px wide in {room}")
         faults[path] = found
+    # The check would notice.
+    await page.evaluate("document.querySelector('h1').style.color = '#777'")
+    assert await page.evaluate(CONTRASTS) != []
     await reader.go(f"/ui/incidents/{main}")
     await reader.button("Silence").click()
     await expect(reader.dialog.locator(".preview b")).to_be_visible()

@@ -76,6 +76,7 @@ async def test_all_of_it_is_done_by_keyboard(ours: System, desk: Desk) -> None:
     await expect(page.locator(".lead .holder")).to_have_text("ana")
     await page.keyboard.press("u")
     await expect(page.locator("li.row")).to_have_count(2)
+    await expect(reader.row(newest).locator("a.title")).to_be_focused()
     await page.keyboard.press("g")
     await page.keyboard.press("z")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Silences")
@@ -117,6 +118,23 @@ async def test_filters_are_in_the_address_as_in_rest(ours: System, desk: Desk) -
     await page.get_by_label("Labels").fill("team=~(")
     await page.get_by_label("Labels").press("Enter")
     await expect(page.get_by_role("alert").filter(has_text="match")).to_be_visible()
+    for incident in made:
+        await ours.post(f"/v1/incidents/{incident}/resolve", {})
+
+
+async def test_a_storm_is_acknowledged_at_once(ours: System, desk: Desk) -> None:
+    made = [await opened(ours, f"Storm{number}") for number in range(3)]
+    await ours.post(f"/v1/incidents/{made[0]}/acknowledge", {}, headers={"X-Actor": "ben"})
+    reader = await desk.reader(ours)
+    await reader.button("Acknowledge all 2…").click()
+    await expect(reader.dialog).not_to_contain_text("Storm0")
+    await reader.dialog.get_by_role("button", name="Acknowledge all").click()
+
+    await expect(reader.row("Storm2 (api)").locator(".holder")).to_have_text("ana")
+    await expect(reader.row("Storm0 (api)").locator(".holder")).to_have_text("ben")
+    await reader.button("Undo").click()
+    await expect(reader.row("Storm2 (api)").locator(".holder")).to_have_text("nobody")
+    await expect(reader.row("Storm0 (api)").locator(".holder")).to_have_text("ben")
     for incident in made:
         await ours.post(f"/v1/incidents/{incident}/resolve", {})
 

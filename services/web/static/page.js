@@ -197,13 +197,23 @@ function go(path, { replace = false, keepsFocus = false } = {}) {
   show(keepsFocus);
 }
 
-/** @param {boolean} [keepsFocus] */
-function show(keepsFocus = false) {
+/** To the page before, as it was; to the list, if there is none. */
+function back() {
+  if (history.state?.within) history.back();
+  else go("/ui/incidents");
+}
+
+let here = "";
+
+/** @param {boolean} [keepsFocus] @param {boolean} [isBack] */
+function show(keepsFocus = false, isBack = false) {
+  const from = here;
+  here = location.pathname;
   const focused = keepsFocus ? /** @type {HTMLElement} */ (document.activeElement)?.dataset.focus : "";
   current?.leave?.();
   ending.abort();
   ending = new AbortController();
-  const shell = { query: new URLSearchParams(location.search), go, signal: ending.signal, retitle, counted: countWaiting, sawSituation };
+  const shell = { query: new URLSearchParams(location.search), go, back, isBack, from, signal: ending.signal, retitle, counted: countWaiting, sawSituation };
   const path = location.pathname.replace(/(.)\/+$/, "$1");
   const found = ROUTES.find(([pattern]) => pattern.test(path));
   try {
@@ -214,6 +224,7 @@ function show(keepsFocus = false) {
   fill(main, current.element);
   retitle(current.title);
   showNav();
+  if (current.shown?.()) return;
   const to = focused && main.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
   if (to) /** @type {HTMLElement} */ (to).focus();
   else {
@@ -233,11 +244,12 @@ document.addEventListener("click", (event) => {
   }
   if (!path.startsWith("/ui") || isSigningIn) return;
   event.preventDefault();
-  // Back to the list as it was, with its filters.
-  if (link.dataset.back !== undefined && history.state?.within) history.back();
+  if (link.dataset.back !== undefined) back();
   else go(path);
 });
-window.addEventListener("popstate", () => !isSigningIn && show());
+window.addEventListener("popstate", () => !isSigningIn && show(false, true));
+// What is shown comes after the address has changed, so the browser can't know where it was.
+history.scrollRestoration = "manual";
 
 // Any open menu closes with a click or a focus elsewhere.
 for (const kind of ["click", "focusin"]) {

@@ -6,6 +6,9 @@ import { h, words } from "./dom.js";
 import { SEVERITIES, TYPES, ask, choice, fail, field, isOpen, say } from "./parts.js";
 import { isName, session } from "./session.js";
 
+/** As many as the API takes at once. */
+const BULK_MAX = 1000;
+
 /** @typedef {{incident: any, done: (incident: any) => void}} On what it is done to, and who is told how it is then */
 
 /** Without tokens nobody knows who acts: ask once. @returns {Promise<boolean>} whether to go on */
@@ -98,6 +101,53 @@ export function differences(a, b) {
 /** @param {On} on @param {string} [lasts] "" until it ends */
 export function acknowledge(on, lasts = "") {
   return act(on, "acknowledge", lasts ? { for: lasts } : {}, { doing: "Acknowledge", did: `Acknowledged: ${on.incident.title}`, undo: on.incident.acknowledged ? null : ["unacknowledge", {}] });
+}
+
+/** A storm: all that is shown and nobody has. @param {any[]} incidents @param {() => unknown} done */
+export async function acknowledgeAll(incidents, done) {
+  if (!(await named())) return;
+  const found = await ask({
+    title: `Acknowledge ${incidents.length} incidents?`,
+    fields: [
+      h("ul", { class: "muted-incidents" }, incidents.slice(0, 10).map((each) => h("li", null, `${each.severity} `, words(each.title)))),
+      incidents.length > 10 && h("p", null, `and ${incidents.length - 10} more`),
+    ],
+    yes: "Acknowledge all",
+    submit: () => many("acknowledge", incidents.slice(0, BULK_MAX).map((each) => each.id)),
+  });
+  if (!found) return;
+  done();
+  const refused = found.items.filter((/** @type {any} */ each) => each.status >= 400);
+  if (refused.length) fail(new Error(`${refused.length} of ${found.items.length}: ${refused[0].detail}`), "Acknowledge");
+  const changed = found.items.filter((/** @type {any} */ each) => each.changed).map((/** @type {any} */ each) => each.incident);
+  say(`Acknowledged ${changed.length} incidents`, async () => {
+    try {
+      await many("unacknowledge", changed);
+      say("Undone");
+    } catch (error) {
+      fail(error, "Undo");
+    }
+    done();
+  });
+}
+
+/** @param {string} verb @param {string[]} incidents */
+const many = (verb, incidents) => post("/v1/incidents/bulk", { verb, incidents, body: {} });
+
+/** An incident that no alert opened. @param {(made: any) => void} done */
+export async function create(done) {
+  if (!(await named())) return;
+  const service = line({ required: true, maxlength: "128" });
+  const title = line({ required: true, maxlength: "256" });
+  const severity = choice([["", "as classified"], ...SEVERITIES.map((each) => /** @type {[string, string]} */ ([each, each]))]);
+  const description = lines();
+  const made = await ask({
+    title: "New incident",
+    fields: [field("Title", title, "What is wrong, in one line."), field("Service", service), field("Severity", severity), field("Description", description)],
+    yes: "Open it",
+    submit: () => post("/v1/incidents", filled({ service: service.value.trim(), title: title.value.trim(), severity: severity.value, description: description.value.trim() })),
+  });
+  if (made) done(made);
 }
 
 /** @param {On} on */

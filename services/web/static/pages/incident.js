@@ -289,7 +289,7 @@ export function incidentPage(shell, id) {
       s: () => incident && isOpen(incident) && makeSilence(matchersOf(incident), () => later(GATHER_MS)),
       r: () => incident && isOpen(incident) && resolve(on()),
       c: () => text.focus(),
-      u: () => shell.go("/ui/incidents"),
+      u: shell.back,
     },
     leave() {
       clearTimeout(timer);

@@ -2,11 +2,11 @@
 // The list of incidents, kept true by the live stream. Its filters are those of GET /v1/incidents, by the same names, in the page's address.
 import { get } from "../api.js";
 import { fill, h, keep, words } from "../dom.js";
-import { OPEN_STATES, SEVERITIES, chip, choice, fail, holder, isOpen, marks, moreButton, nothing, severity, trouble } from "../parts.js";
+import { OPEN_STATES, SEVERITIES, button, chip, choice, fail, holder, isOpen, marks, moreButton, nothing, severity, trouble } from "../parts.js";
 import { session } from "../session.js";
 import { makeSilence, matchersOf } from "../silencing.js";
 import { when } from "../times.js";
-import { acknowledge, resolve } from "../verbs.js";
+import { acknowledge, acknowledgeAll, create, resolve } from "../verbs.js";
 
 const PAGE = 100;
 /** Of more incidents than this at once the list is read again, instead of each. */
@@ -22,6 +22,9 @@ const SERVERS = ["match", "created_after", "created_before", "updated_after", "u
 const SORTS = /** @type {[string, string][]} */ ([
   ["severity", "worst first"], ["-created_at", "newest first"], ["created_at", "oldest first"], ["-updated_at", "changed last"], ["updated_at", "unchanged longest"],
 ]);
+
+/** The list as it was left: who comes back finds it so at once, at the row that was opened. @type {{query: string, items: any[], next: string | null, scroll: number} | null} */
+let left = null;
 
 /** Without filters: what burns, the worst first. @param {URLSearchParams} query */
 export function wanted(query) {
@@ -63,6 +66,7 @@ export function incidentsPage(shell) {
   let items = [];
   /** @type {string | null} */
   let next = null;
+  const kept = shell.isBack && left?.query === query.toString() ? left : null;
   /** @type {Set<string>} */
   const dirty = new Set();
   let isLoaded = false;
@@ -84,6 +88,7 @@ export function incidentsPage(shell) {
     shell.go(`/ui/incidents${text ? `?${text}` : ""}`, { replace: true, keepsFocus: true });
   };
 
+  const all = button("", () => acknowledgeAll(items.filter((each) => isOpen(each) && !each.acknowledged), load), { kind: "small", hidden: true, data: { focus: "all" } });
   const more = moreButton(async () => {
     const page = await read(next, PAGE);
     const known = new Set(items.map((each) => each.id));
@@ -129,6 +134,9 @@ export function incidentsPage(shell) {
     if (items.some((each) => each.situation)) shell.sawSituation();
     const what = isLoaded && !items.length ? (query.toString() ? nothing("No incident matches.") : h("div", { class: "calm" }, h("p", { class: "big" }, "All quiet"), h("p", null, "No incident is open."))) : false;
     fill(foot, what, next && more);
+    const waiting = items.filter((each) => isOpen(each) && !each.acknowledged);
+    all.hidden = waiting.length < 2 || !session.may("respond");
+    all.textContent = `Acknowledge all ${waiting.length}…`;
   }
 
   /** @param {any} incident */
@@ -260,7 +268,9 @@ export function incidentsPage(shell) {
     "div",
     { class: "page incidents-page" },
     h("h1", { tabindex: "-1" }, "Incidents"),
-    h("nav", { class: "tabs", "aria-label": "Which incidents" }, tabs.map(([name, text]) => h("a", { href: `/ui/incidents${text ? `?${text}` : ""}`, "aria-current": isTab(text) ? "page" : undefined }, name))),
+    h("div", { class: "list-head" },
+      h("nav", { class: "tabs", "aria-label": "Which incidents" }, tabs.map(([name, text]) => h("a", { href: `/ui/incidents${text ? `?${text}` : ""}`, "aria-current": isTab(text) ? "page" : undefined }, name))),
+      h("div", { class: "list-does" }, all, session.may("respond") && button("New…", () => create((made) => shell.go(`/ui/incidents/${made.id}`)), { kind: "small", "aria-label": "New incident…" }))),
     h("div", { class: "filter-bar" }, h("div", { class: "toggles", role: "group", "aria-label": "Severity" }, severities), others, query.toString() && h("a", { class: "clear", href: "/ui/incidents" }, "Clear"), filters),
     state,
     list,
@@ -290,10 +300,24 @@ export function incidentsPage(shell) {
     else fail(new Error("choose an incident with j and k first"));
   };
 
+  if (kept) {
+    ({ items, next } = kept);
+    isLoaded = true;
+    fill(state);
+    show();
+  }
   void load();
   return {
     element,
     title: "Incidents",
+    /** Called once it stands. */
+    shown() {
+      if (!kept) return false;
+      window.scrollTo(0, kept.scroll);
+      const row = shell.from && list.querySelector(`a[href="${CSS.escape(shell.from)}"]`);
+      /** @type {HTMLElement | null} */ (row || null)?.focus({ preventScroll: true });
+      return Boolean(row);
+    },
     refresh: load,
     /** @param {any} event */
     heard(event) {
@@ -315,6 +339,7 @@ export function incidentsPage(shell) {
     },
     leave() {
       clearTimeout(timer);
+      left = { query: query.toString(), items, next, scroll: window.scrollY };
     },
   };
 }
