@@ -23,6 +23,9 @@ export class Refused extends Error {
 /** Called when a request is answered 401: there is no token, or it is no longer valid. */
 export const lost = { call: (/** @type {string} */ _why) => {} };
 
+/** Called when a change is sent again for the first time. */
+export const insisting = { call: () => {} };
+
 /** @typedef {{query?: Record<string, any> | URLSearchParams, body?: unknown, version?: number | null, signal?: AbortSignal}} More */
 
 /** What every request has. @returns {Record<string, string>} */
@@ -72,6 +75,7 @@ export async function change(method, path, more = {}) {
   const body = method === "DELETE" ? undefined : JSON.stringify(more.body ?? {});
   if (body !== undefined) given["Content-Type"] = "application/json";
   const until = Date.now() + INSIST_MS;
+  let isFirst = true;
   for (;;) {
     try {
       return await once(method, pathOf(path, more.query), given, body, more.signal ?? AbortSignal.timeout(READ_MS));
@@ -79,6 +83,8 @@ export async function change(method, path, more = {}) {
       const again = error instanceof Refused && (error.status === 0 || error.status === 503);
       const pause = error instanceof Refused ? Math.max(PAUSE_MS, error.retryAfterS * 1000) : 0;
       if (!again || more.signal?.aborted || Date.now() + pause > until) throw error;
+      if (isFirst) insisting.call();
+      isFirst = false;
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
