@@ -90,24 +90,28 @@ export async function change(method, path, more = {}) {
   }
 }
 
+/** What is no JSON, as it is. @param {string} path @param {More["query"]} [query] @returns {Promise<string>} */
+export const text = (path, query) => once("GET", pathOf(path, query), {}, undefined, AbortSignal.timeout(READ_MS), false);
+
 /** @param {string} path @param {unknown} [body] @param {number | null} [version] */
 export const post = (path, body, version) => change("POST", path, { body, version });
 
 /**
  * @param {string} method @param {string} path @param {Record<string, string>} given @param {string | undefined} body
- * @param {AbortSignal} [signal] @returns {Promise<any>}
+ * @param {AbortSignal} [signal] @param {boolean} [isJson] @returns {Promise<any>}
  */
-async function once(method, path, given, body, signal) {
+async function once(method, path, given, body, signal, isJson = true) {
   let answer;
   let text;
   try {
-    answer = await fetch(path, { method, headers: { Accept: "application/json", ...headers(), ...given }, body, signal, cache: "no-store", credentials: "same-origin", redirect: "error" });
+    answer = await fetch(path, { method, headers: { ...(isJson ? { Accept: "application/json" } : {}), ...headers(), ...given }, body, signal, cache: "no-store", credentials: "same-origin", redirect: "error" });
     text = await answer.text();
   } catch (error) {
     if (signal?.aborted && /** @type {any} */ (signal.reason)?.name !== "TimeoutError") throw error;
     throw new Refused(0, { detail: "the server can't be reached" });
   }
   heardDate(answer.headers.get("Date"));
+  if (answer.ok && !isJson) return text;
   const found = text ? parsed(text) : null;
   if (answer.ok) return found;
   const refused = new Refused(answer.status, found && typeof found === "object" ? { detail: found.message, ...found } : { detail: text.slice(0, 300) });

@@ -7,7 +7,7 @@ import { button, chip, choice, fail, holder, isOpen, marks, moreButton, nothing,
 import { session } from "../session.js";
 import { makeSilence, matchersOf } from "../silencing.js";
 import { clock, exact, when } from "../times.js";
-import { acknowledge, comment, part, resolve, verbsOf } from "../verbs.js";
+import { acknowledge, comment, part, resolve, split, verbsOf } from "../verbs.js";
 import { runCard } from "./runs.js";
 
 const ALERTS_PAGE = 50;
@@ -142,7 +142,7 @@ export function incidentPage(shell, id) {
       h("p", { class: "lead" }, words(incident.service, "service"), " · opened ", when(incident.created_at), " · ", h("span", { class: "has" }, open ? "who has it: " : "", holder(incident))),
     );
     verbs.hidden = !session.may("respond");
-    const all = verbsOf(on(), { silence: () => makeSilence(matchersOf(incident), () => later()), runs: () => later() });
+    const all = verbsOf(on(), { silence: () => makeSilence(matchersOf(incident), () => later()), runs: () => later(), split: () => split(on(), alerts, (made) => shell.go(`/ui/incidents/${made.id}`)) });
     const menu = h("details", { class: "menu", data: { part: "menu" } }, h("summary", { data: { focus: "menu" } }, "More"), h("ul", null, all.rest.map(([label, does, kind]) => h("li", { class: kind }, button(label, () => {
       menu.removeAttribute("open");
       return does();
