@@ -257,7 +257,9 @@ for (const kind of ["click", "focusin"]) {
 
 // Keys
 
-let leader = 0;
+/** So long after `g` a letter leads to a page. */
+const LEADER_MS = 2000;
+let leader = -LEADER_MS;
 document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   if (event.key === "Escape") {
@@ -270,8 +272,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.ctrlKey || event.metaKey || event.altKey || isSigningIn || document.querySelector("dialog[open]")) return;
   if (target.matches("input, textarea, select") || !keys.areOn) return;
-  const does = Date.now() - leader < 1500 ? placeOf(event.key) : shortcut(event.key);
-  leader = event.key === "g" ? Date.now() : 0;
+  const does = event.timeStamp - leader < LEADER_MS ? placeOf(event.key) : shortcut(event.key);
+  leader = event.key === "g" ? event.timeStamp : -LEADER_MS;
   if (!does) return;
   event.preventDefault();
   void does();
@@ -297,7 +299,7 @@ function help() {
   ]);
   const toggle = /** @type {HTMLInputElement} */ (h("input", { type: "checkbox", checked: keys.areOn }));
   toggle.addEventListener("change", () => (keys.areOn = toggle.checked));
-  void ask({ title: "Shortcuts", fields: [h("dl", { class: "keys" }, rows.map(([key, text]) => [h("dt", null, h("kbd", null, key)), h("dd", null, text)])), h("label", { class: "check" }, toggle, " Single keys are shortcuts")], yes: "Close", no: "Cancel" });
+  void ask({ title: "Shortcuts", fields: [h("dl", { class: "keys" }, rows.map(([key, text]) => [h("dt", null, h("kbd", null, key)), h("dd", null, text)])), h("label", { class: "check" }, toggle, " Single keys are shortcuts")], yes: "Close", no: "" });
 }
 
 // Who reads
