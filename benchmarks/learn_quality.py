@@ -27,10 +27,11 @@ from benchmarks.classify_quality import OF_THREE, Row, incident_question, rule_q
 from models.classification.rules import Classifier
 from models.errors import Conflict
 from models.incidents.incident import IncidentType, Severity
+from models.learned.bounds import CONFIDENCE
 from models.learned.evaluate import Pair, accuracy, calibration_error, macro_f1
 from models.learned.examples import SEEN, Example
 from models.learned.features import features_of
-from models.learned.judging import CONFIDENCE, LearnedClassifier, Versioned, decided
+from models.learned.judging import LearnedClassifier, Versioned, decided
 from models.learned.model import SEVERITY, TYPE, Guess, Model
 from models.learned.train import train
 from models.shard.effects import Classify

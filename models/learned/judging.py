@@ -15,13 +15,11 @@ from models.classification.builtin import BY_SEVERITY
 from models.classification.rules import Classifier, Ruling, verdict_of
 from models.classification.severity import impact_of
 from models.incidents.incident import IncidentType, Severity
+from models.learned.bounds import CONFIDENCE
 from models.learned.features import features_of
 from models.learned.model import SEVERITY, TYPE, Guess, Model
 from models.shard.effects import Classify
 from models.shard.messages import Classification
-
-#: How sure a model must be to be heard, unless the settings say otherwise.
-CONFIDENCE = 0.7
 
 
 @dataclass(frozen=True, slots=True)

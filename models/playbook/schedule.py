@@ -1,4 +1,4 @@
-"""When a playbook's schedule is due: a cron expression, in UTC. Whole minutes; a time is seconds since the epoch."""
+"""When a schedule, of a playbook or of training, is due: a cron expression, in UTC. Whole minutes; a time is seconds since the epoch."""
 
 from __future__ import annotations
 
