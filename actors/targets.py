@@ -69,12 +69,13 @@ class Targets:
         return answer
 
     def over(self, name: str, period: int, result: ActionResult | None) -> None:
-        """What became of a call; None: it was abandoned. A final refusal speaks of one request, not of the target."""
+        """What became of a call; None: it was abandoned. A final refusal speaks of one request, and one of a place of
+        whom it was for: the target works, and must stay open for everybody else."""
         target, now = self._target(name), self._clock.monotonic()
         before = target.breaker.state
         if result is None:
             target.given_back(period)
-        elif result.ok or result.final:
+        elif result.ok or result.final or result.of_place:
             target.succeeded(period, now)
         else:
             target.failed(period, now, result.detail, at_least_s=result.retry_after_s)

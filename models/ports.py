@@ -379,7 +379,8 @@ class Policy(Protocol):
 class ActionResult:
     """`final` with ok=False: the receiver will never take it, do not try again. `retry_after_s`: it asked to be
     left alone for so long. `reached` with ok=False: somebody may have got it all the same, as after a timeout. `ref` is what the
-    receiver calls what it made (a message, a ticket), to change it later: kept with the incident, at most REF_MAX characters."""
+    receiver calls what it made (a message, a ticket), to change it later: kept with the incident, at most REF_MAX characters.
+    `of_place` with ok=False: it was the address or channel of this one message that was refused; the receiver itself works."""
 
     ok: bool
     detail: str
@@ -387,6 +388,7 @@ class ActionResult:
     retry_after_s: float = 0.0
     reached: bool = True
     ref: str = ""
+    of_place: bool = False
 
 
 #: Of ActionResult.ref: a key of a ticket, the time of a message, a link.

@@ -13,9 +13,11 @@ the idle time. A test that sleeps shows as much as one that computes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -30,11 +32,16 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "var" / "test-results"
 BYTECODE = ROOT / "var" / "bytecode"
 #: Two, also where there are more cores: the tests that start servers and look at times were made for two.
-WORKERS = ("-n", "2", "--dist", "loadscope")
+#: A worker that dies fails its lane there and then: pytest-xdist would start another, and wait at the end for what the first had.
+WORKERS = ("-n", "2", "--dist", "loadscope", "--max-worker-restart", "0")
 COUNTS = ("tests", "failures", "errors", "skipped")
 #: Exit codes of pytest: all is well, and nothing was selected.
 OK, NONE_SELECTED = 0, 5
 OVER_BUDGET = 1
+#: A lane in whose time the machine had nothing to do for so many times its budget hangs.
+HANGS_AT = 2
+#: How often it is looked whether a lane waits for nothing, and how long its processes get to say where they stand.
+LOOK_S, TELL_S = 1.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ def run(lane: Lane, passed: Sequence[str]) -> Ran:
     began, cpu_before, idle_before = time.monotonic(), _cpu_s(), _idle_s()
     with ThreadPoolExecutor(1) as others:
         checked = others.map(_told, () if passed else lane.beside)
-        code = _pytest(lane, passed)
+        code = _pytest(lane, passed, idle_before)
         ran.code = OK if code == NONE_SELECTED and passed else code
         for told, code in checked:
             print(told, end="", flush=True)
@@ -126,14 +133,35 @@ def run(lane: Lane, passed: Sequence[str]) -> Ran:
     return ran
 
 
-def _pytest(lane: Lane, passed: Sequence[str]) -> int:
+def _pytest(lane: Lane, passed: Sequence[str], idle_before: float) -> int:
+    """Its exit code. A lane that hangs is ended, and says where it stood."""
     results = RESULTS / f"{lane.name}.xml"
     results.unlink(missing_ok=True)
     paths = [str(each) for path in lane.paths for each in sorted(ROOT.glob(path))]
-    return _python(
-        ("-m", "pytest", *lane.workers, "--hypothesis-profile=lane", "--durations=15", "--durations-min=1",
-         f"--junitxml={results}", *passed, *paths)
+    words = (
+        "-m", "pytest", *lane.workers, "--hypothesis-profile=lane", "--durations=15", "--durations-min=1",
+        f"--junitxml={results}", *passed, *paths,
     )  # fmt: skip
+    # A group of its own, so that all of it can be ended: what is typed at the terminal has to be handed on.
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT, env=_environment(), process_group=0) as running:
+        while True:
+            try:
+                return running.wait(LOOK_S)
+            except KeyboardInterrupt:
+                os.killpg(running.pid, signal.SIGINT)
+            except subprocess.TimeoutExpired:
+                if (_idle_s() - idle_before) / (os.cpu_count() or 1) > HANGS_AT * lane.budget_s:
+                    print(f"\nlane {lane.name} hangs: ended", file=sys.stderr, flush=True)
+                    _end(running)
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    """End it and all in its group. pytest's fault handler prints the stacks of who is aborted."""
+    os.killpg(running.pid, signal.SIGABRT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.wait(TELL_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 def _python(words: Sequence[str]) -> int:

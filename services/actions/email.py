@@ -121,7 +121,9 @@ class EmailChannel:
         except aiosmtplib.SMTPRecipientsRefused as error:
             first = error.recipients[0] if error.recipients else None
             said_so = f"{first.code} {first.message}" if first else ""
-            return self._failed(f"refused all recipients: {self._cleaned(said_so)}")
+            return self._failed(
+                f"refused all recipients: {self._cleaned(said_so)}", of_place=bool(said.channel)
+            )
         except aiosmtplib.SMTPDataError as error:
             return self._failed(
                 f"refused the mail: {error.code} {self._cleaned(error.message)}", final=error.code >= 500
@@ -146,8 +148,11 @@ class EmailChannel:
             detail += f"; {len(refused)} of {len(to)} recipients were refused"
         return ActionResult(ok=True, detail=detail, ref=own["Message-ID"])
 
-    def _failed(self, why: str, *, final: bool = False, reached: bool = False) -> ActionResult:
-        return ActionResult(ok=False, detail=f"{self._place}: {why}", final=final, reached=reached)
+    def _failed(
+        self, why: str, *, final: bool = False, reached: bool = False, of_place: bool = False
+    ) -> ActionResult:
+        detail = f"{self._place}: {why}"
+        return ActionResult(ok=False, detail=detail, final=final, reached=reached, of_place=of_place)
 
     def _cleaned(self, said: str) -> str:
         for secret in (self._given["password"], self._given["username"]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.ports import ActionResult
@@ -38,6 +39,11 @@ _IN_DOUBT = frozenset({"internal_error", "fatal_error", "request_timeout", "serv
 _GONE = frozenset(
     {"message_not_found", "cant_update_message", "edit_window_closed", "channel_not_found", "is_inactive"}
 )
+#: Errors that speak of the channel or person that one message is for, where others may be well.
+_OF_PLACE = frozenset(
+    {"channel_not_found", "not_in_channel", "is_archived", "is_inactive", "user_not_found", "user_disabled",
+     "cannot_dm_bot", "channel_not_allowed", "restricted_action_read_only_channel"}
+)  # fmt: skip
 #: How long to wait where Slack limits the rate without saying for how long.
 RATE_LIMITED_S = 30.0
 
@@ -71,7 +77,8 @@ class SlackChannel(HttpChannel):
                 return result
         answer, result = await self._ask(attempt, "chat.postMessage", self._opening(said))
         if not result.ok:
-            return result
+            is_of_place = bool(said.channel) and answer.text_of("error") in _OF_PLACE
+            return replace(result, of_place=is_of_place)
         return with_ref(result, f"{answer.text_of('channel')}:{answer.text_of('ts')}")
 
     async def _reply(self, attempt: Attempt, said: Said, channel: str, ts: str) -> ActionResult:

@@ -44,6 +44,8 @@ class Now:
     duty: Duty | None
     until: float
     next: Shift | None
+    #: Why none of it can be said, as in a time zone that this machine does not know; "" when it can.
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class PeopleDesk:
     # -- who is on call ------------------------------------------------------------------------------------
 
     async def now(self, at: float) -> list[Now]:
-        """Who is on call at a moment, by schedule."""
+        """Who is on call at a moment, by schedule. One that can't be reckoned says so, and keeps no other from being shown."""
         roster = await self.roster()
         asked = [(each, roster.overrides_of(name)) for name, each in sorted(roster.schedules.items())]
         # In a thread, because hundreds of schedules take seconds, and alerts come by this process.
@@ -275,10 +277,13 @@ class PeopleDesk:
 
 
 def _now(schedule: Schedule, overrides: Sequence[Override], at: float) -> Now:
-    zone = zone_of(schedule.time_zone)
-    duty = on_call(schedule, overrides, at, zone)
+    try:
+        zone = zone_of(schedule.time_zone)
+        duty = on_call(schedule, overrides, at, zone)
+        found = shifts(schedule, overrides, at, at + AHEAD_S, zone)
+    except IncidentManagerError as error:
+        return Now(schedule, None, 0.0, None, str(error))
     person = None if duty is None else duty.person
-    found = shifts(schedule, overrides, at, at + AHEAD_S, zone)
     others = (each for each in found if (None if each.duty is None else each.duty.person) != person)
     after = next(others, None)
     return Now(schedule, duty, after.starts_at if after else 0.0, after)

@@ -431,7 +431,7 @@ class KafkaPeer(Peer):
             producer.poll(0)
         assert producer.flush(20) == 0
 
-    def publish_raw_header(self, topic: str, body: bytes, name: bytes) -> None:
+    def publish_raw_header(self, topic: str, bodies: Sequence[bytes], name: bytes) -> None:
         """With a header whose name is any bytes, which the Python client does not send: by librdkafka itself."""
         import ctypes
 
@@ -444,11 +444,15 @@ class KafkaPeer(Peer):
         settings = ctypes.c_void_p(library.rd_kafka_conf_new())
         library.rd_kafka_conf_set(settings, b"bootstrap.servers", self.brokers.encode(), error, 512)
         producer = ctypes.c_void_p(library.rd_kafka_new(0, settings, error, 512))
-        headers = ctypes.c_void_p(library.rd_kafka_headers_new(ctypes.c_size_t(1)))
-        library.rd_kafka_header_add(headers, name, ctypes.c_ssize_t(len(name)), b"x", ctypes.c_ssize_t(1))
-        # Pairs of a kind and its value: topic, value, headers, end.
-        said = (1, topic.encode(), 4, body, ctypes.c_size_t(len(body)), 10, headers, 0)
-        assert library.rd_kafka_producev(producer, *said) == 0
+        for body in bodies:
+            headers = ctypes.c_void_p(library.rd_kafka_headers_new(ctypes.c_size_t(2)))
+            for key in (name, b"plain"):
+                library.rd_kafka_header_add(
+                    headers, key, ctypes.c_ssize_t(len(key)), b"x", ctypes.c_ssize_t(1)
+                )
+            # Pairs of a kind and its value: topic, flags (copy the body), value, headers, end.
+            said = (1, topic.encode(), 7, 2, 4, body, ctypes.c_size_t(len(body)), 10, headers, 0)
+            assert library.rd_kafka_producev(producer, *said) == 0
         assert library.rd_kafka_flush(producer, 20_000) == 0
         library.rd_kafka_destroy(producer)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
 
 from actors import correlator
 from actors.begun import has_begun
@@ -24,12 +23,12 @@ from models.shard.events import IncidentOpened
 from models.shard.settings import ShardSettings
 from models.stream.happenings import Happening
 from models.topology.topology import TOPOLOGY
-from services.cli.main import app
 from services.feed import relate
 from services.upkeep.resharding import reshard
 from services.wiring.bootstrap import CORRELATOR_ACTOR
 from tests.api.gateway_in_process import MemoryStores, Reply, SettableClock, System, system
 from tests.api.test_moving import Kept
+from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -349,13 +348,7 @@ async def test_that_its_end_was_told_is_not_that_somebody_knows_it_opened_again(
 
 async def test_it_is_all_there_on_the_command_line(tmp_path: Path) -> None:
     async with system(correlation=ON) as ours:
-        port = await ours.listen()
-
-        async def run(*words: str, code: int = 0) -> str:
-            typed = [*words, "--url", f"http://127.0.0.1:{port}"]
-            done = await asyncio.to_thread(CliRunner().invoke, app, typed, env={"COLUMNS": "200"})
-            assert done.exit_code == code, (words, done.output)
-            return str(done.output)
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", COLUMNS="200")
 
         file = tmp_path / "services.json"
         file.write_text(json.dumps(SHOP))

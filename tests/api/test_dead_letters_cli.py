@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from services.cli.main import app
 from tests.api.gateway_in_process import alert, system
 from tests.api.test_dead_letters import MAPPING, MENDED, mapped, mend
+from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
 
 
 async def test_letters_from_the_command_line() -> None:
     async with system(**mapped(MAPPING)) as ours:
-        port = await ours.listen()
-
-        async def run(*words: str, code: int = 0, stdin: str = "") -> str:
-            result = await asyncio.to_thread(
-                CliRunner().invoke,
-                app,
-                ["dead-letters", *words, "--url", f"http://127.0.0.1:{port}"],
-                input=stdin,
-                prog_name="llm-im",
-            )
-            assert result.exit_code == code, (words, result.output, result.stderr)
-            return result.stdout + result.stderr
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", "dead-letters")
 
         assert await run("list") == "no dead letters\n"
         await ours.post("/v1/events/mapped/probe", {"checks": [{"name": "Down", "app": "api"}]})

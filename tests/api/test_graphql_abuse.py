@@ -53,6 +53,8 @@ ABUSE = {
     "the schema beside data": "{ __schema { queryType { name } } stats { open } }",
     "the schema under many names": "{ __schema { types { a: fields { name } b: fields { name } } } }",
     "the schema in circles": "{ __schema { types { " + "fields { type { " * 30 + "name" + " } }" * 30 + " } } }",
+    "a number without an end": "{ incidents(first: " + "9" * 5000 + ") { next } }",
+    "one as a default": "query($f: Int = " + "9" * 5000 + ") { incidents(first: $f) { next } }",
     "directives": "{ stats " + "@skip(if: false) " * 900 + "{ open } }",
 }  # fmt: skip
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 
 import pytest
 
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, system
+from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,24 +15,17 @@ pytestmark = pytest.mark.asyncio
 async def test_a_heartbeat_from_the_command_line() -> None:
     async with system() as ours:
         port = await ours.listen()
+        run = CommandLine(f"http://127.0.0.1:{port}", "heartbeats")
 
-        async def run(*words: str, code: int = 0) -> str:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.cli", "heartbeats", *words, "--url", f"http://127.0.0.1:{port}",
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            out, err = await asyncio.wait_for(process.communicate(), 60)
-            assert process.returncode == code, (words, out, err)
-            return out.decode() + err.decode()
-
-        none, refused = await asyncio.gather(run("list"), run("set", "backup", code=2))
+        none = await run("list")
+        refused = await run("set", "backup", code=2)
         made = await run("set", "backup", "-e", "1d", "-s", FIRST_SHARD_SERVICE, "-l", "team=db", "-g", "0")
-        changed, missing = await asyncio.gather(
-            run("set", "backup", "--every", "2d"), run("beat", "x", code=5)
-        )
+        changed = await run("set", "backup", "--every", "2d")
+        missing = await run("beat", "x", code=5)
         heard = await run("beat", "backup")
         failed = await run("beat", "backup", "--fail", "-m", "exit status 2")
-        listed, shown = await asyncio.gather(run("list"), run("show", "backup", "--json"))
+        listed = await run("list")
+        shown = await run("show", "backup", "--json")
         incident = (await ours.get("/v1/incidents")).items[0]
         paused = await run("pause", "backup")
         resumed, found = await run("resume", "backup"), await run("show", "backup")

@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, tzinfo
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from models.errors import Malformed
 from tests.api.gateway_in_process import MemoryStores, Reply, System, alert, system
 from tests.api.test_notifying import Receiver, a_receiver, gauge, until
 
@@ -166,8 +168,29 @@ async def test_it_says_who_is_on_call_until_when_and_who_is_next(ours: System) -
             "until": "2026-01-12T08:00:00.000Z",
             "next": "ben",
             "time_zone": "Europe/Berlin",
+            "problem": None,
         }
     ]
+
+
+async def test_a_schedule_that_cannot_be_reckoned_says_so_beside_the_others(
+    ours: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zone_of(name: str) -> tzinfo:
+        if name == "Europe/Berlin":
+            raise Malformed("time_zone: expected a name such as UTC, got 'Europe/Berlin'")
+        return UTC
+
+    other = {"time_zone": "UTC", "layers": [{**WEEK, "people": ["ben"]}]}
+    assert (await send(ours, "PUT", "/v1/schedules/nights", other)).status == 201
+    # As where the log was written on a machine that knows more time zones.
+    monkeypatch.setattr("services.api.people.zone_of", zone_of)
+
+    nights, primary = (await ours.get("/v1/oncall?at=2026-01-06T12:00:00Z")).items
+    await send(ours, "DELETE", "/v1/schedules/nights")
+
+    assert (nights["person"], nights["problem"]) == ("ben", None)
+    assert primary["person"] is None and "Europe/Berlin" in primary["problem"]
 
 
 async def test_an_override_counts_at_once_and_is_taken_back(ours: System) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from models.playbook.work import SUCCEEDED, Capture, Done, Work
 from tests.api.gateway_in_process import alert, system
+from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -45,16 +45,7 @@ async def test_a_playbook_from_the_command_line_asks_repairs_and_is_paused(tmp_p
     (tmp_path / "restart.yaml").write_text(BOOK)
     (tmp_path / "broken.yaml").write_text("name: x\nversion: '1'\nstepz: []\n")
     async with system(worker=Doer(), playbooks={"enabled": True}) as ours:
-        port = await ours.listen()
-
-        async def run(*words: str, code: int = 0) -> str:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.cli", "playbooks", *words, "--url", f"http://127.0.0.1:{port}",
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            out, err = await asyncio.wait_for(process.communicate(), 60)
-            assert process.returncode == code, (words, out, err)
-            return out.decode() + err.decode()
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", "playbooks")
 
         await ours.post("/api/v2/alerts", [alert("Slow")])
         incident = str((await ours.get("/v1/incidents")).items[0]["id"])

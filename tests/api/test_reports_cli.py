@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
-import sys
 from pathlib import Path
 
 import polars
@@ -13,6 +11,7 @@ import pytest
 
 from tests.api.for_verbs import opened
 from tests.api.gateway_in_process import system
+from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -20,33 +19,20 @@ pytestmark = pytest.mark.asyncio
 async def test_what_is_written_down_from_the_command_line(tmp_path: Path) -> None:
     async with system() as ours:
         identity = await opened(ours)
-        port = await ours.listen()
-
-        async def run(*words: str, code: int = 0) -> str:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.cli", *words, "--url", f"http://127.0.0.1:{port}",
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            out, err = await asyncio.wait_for(process.communicate(), 60)
-            assert process.returncode == code, (words, out, err)
-            return (out if not code else err).decode()
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}")
 
         file = tmp_path / "incidents.parquet"
-        table, figures, wide, rows, lines, parquet, refused = await asyncio.gather(
-            run("analytics", "--by", "service"),
-            run("analytics", "--label", "team", "--window", "30d", "-o", "json"),
-            run("analytics", "-o", "csv"),
-            run("incidents", "export", "--window", "1d"),
-            run("incidents", "export", "-f", "ndjson"),
-            run("incidents", "export", "-f", "parquet", "--to", str(file)),
-            run("incidents", "export", "-f", "parquet", code=2),
-        )
-        text, page, body, missing = await asyncio.gather(
-            run("incidents", "report", identity),
-            run("incidents", "report", identity, "-f", "html"),
-            run("incidents", "report", identity, "--json"),
-            run("incidents", "report", "01a20993-901b-7483-ab53-7cb8d1609881", code=5),
-        )
+        table = await run("analytics", "--by", "service")
+        figures = await run("analytics", "--label", "team", "--window", "30d", "-o", "json")
+        wide = await run("analytics", "-o", "csv")
+        rows = await run("incidents", "export", "--window", "1d")
+        lines = await run("incidents", "export", "-f", "ndjson")
+        parquet = (await run.said("incidents", "export", "-f", "parquet", "--to", str(file))).out
+        refused = await run("incidents", "export", "-f", "parquet", code=2)
+        text = await run("incidents", "report", identity)
+        page = await run("incidents", "report", identity, "-f", "html")
+        body = await run("incidents", "report", identity, "--json")
+        missing = await run("incidents", "report", "01a20993-901b-7483-ab53-7cb8d1609881", code=5)
 
         title = json.loads(body)["incident"]["title"]
         assert text.startswith("# P") and title in text and "## Timeline\n\n| When |" in text

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 
 import pytest
 
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, alert, system
+from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
 
 
 async def test_a_silence_from_the_command_line_and_the_incident_that_says_so() -> None:
     async with system(silences={"force_at_least": 2}) as ours:
-        port = await ours.listen()
-
-        async def run(*words: str, code: int = 0) -> str:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.cli", *words, "--url", f"http://127.0.0.1:{port}",
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            out, err = await asyncio.wait_for(process.communicate(), 60)
-            assert process.returncode == code, (words, out, err)
-            return out.decode() + err.decode()
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}")
 
         await ours.post("/api/v2/alerts", [alert("Slow", pod=pod) for pod in "abc"])
         service = f"service={FIRST_SHARD_SERVICE}"

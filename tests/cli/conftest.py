@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import typer.main
-import typer.testing
 from typer.testing import CliRunner, Result
 
 from services.cli.main import app
 from tests.cli.incident_server import IncidentServer, serving
+from tests.command_line import built_once
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _commands_are_built_once() -> Iterator[None]:
-    # Typer reads all our functions anew for each run, 60 ms; what it makes of them keeps nothing of a run.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+    with built_once():
         yield
 
 

@@ -137,11 +137,13 @@ def test_an_export_can_be_applied_and_hides_nothing(
 
 def test_it_says_who_is_on_call_and_who_is_next(run: Run, incidents: IncidentServer) -> None:
     nobody = ON_CALL | {"schedule": "nights", "person": None, "layer": None, "until": None, "next": None}
-    incidents.next_answers.append(Answer(200, {"at": AT, "items": [ON_CALL, nobody]}))
-    _heads, first, second = run("oncall", "who").stdout.splitlines()
+    not_known = nobody | {"schedule": "rest", "problem": "time_zone: there is none"}
+    incidents.next_answers.append(Answer(200, {"at": AT, "items": [ON_CALL, nobody, not_known]}))
+    _heads, first, second, third = run("oncall", "who").stdout.splitlines()
 
     assert first.split()[:2] == ["primary", "ana"] and "ben" in first
     assert second.split()[:2] == ["nights", "nobody"]
+    assert third.split()[:2] == ["rest", "unknown"] and "time_zone" in third
 
 
 def test_an_override_is_made_for_a_while_and_says_how_to_take_it_back(

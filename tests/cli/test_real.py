@@ -8,45 +8,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.api.gateway_in_process import FIRST_SHARD_SERVICE, SECOND_SHARD_SERVICE, System, system
+from tests.command_line import CommandLine
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class CommandLine:
-    """`llm-im` as a process, beside the gateway's loop."""
-
-    def __init__(self, url: str, home: Path) -> None:
-        self._env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("LLM_IM_")},
-            "LLM_IM_URL": url,
-            "XDG_CONFIG_HOME": str(home),
-            "PYTHONPATH": str(ROOT),
-            "LOGNAME": "alice",
-        }
-
-    async def fails(self, *words: str, stdin: str = "") -> tuple[int, str, str]:
-        """Exit code, stdout and stderr."""
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.cli", *words, env=self._env, stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, error = await child.communicate(stdin.encode())
-        assert child.returncode is not None
-        return child.returncode, out.decode(), error.decode()
-
-    async def __call__(self, *words: str, stdin: str = "") -> str:
-        """What it says; it must succeed."""
-        code, out, error = await self.fails(*words, stdin=stdin)
-        assert code == 0, (words, out, error)
-        return out
-
-    async def json(self, *words: str, stdin: str = "") -> Any:
-        return json.loads(await self(*words, "--json", stdin=stdin))
+def typed_by_alice(port: int, home: Path) -> CommandLine:
+    return CommandLine(f"http://127.0.0.1:{port}", LOGNAME="alice", XDG_CONFIG_HOME=str(home))
 
 
 async def two_incidents(ours: System, run: CommandLine) -> tuple[str, str]:
@@ -66,7 +38,7 @@ async def two_incidents(ours: System, run: CommandLine) -> tuple[str, str]:
 @pytest.mark.timeout(240)
 async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
     async with system() as ours:
-        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        run = typed_by_alice(await ours.listen(), tmp_path)
         one, two = await two_incidents(ours, run)
 
         assert (await run.json("incidents", "ack", one[-12:], "--for", "2h"))["acknowledged"]["by"] == "alice"
@@ -97,14 +69,14 @@ async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
         assert (await run("stats", "--window", "7d")).startswith("open ")
         assert len((await run.json("alerts", "list", f"service={FIRST_SHARD_SERVICE}"))["items"]) == 2
 
-        code, _, error = await run.fails("incidents", "close", one)
-        assert (code, f"try: llm-im incidents resolve {one}" in error) == (6, True)
+        refused = await run("incidents", "close", one, code=6)
+        assert f"try: llm-im incidents resolve {one}" in refused
         await run("incidents", "resolve", one, two, "-c", "rollout", "-m", "rolled back")
         await run("incidents", "reopen", two, "-r", "again")
-        code, _, error = await run.fails("incidents", "close", one)
-        assert (code, f"try: llm-im incidents alerts {one}" in error) == (6, True)
-        code, _, error = await run.fails("incidents", "ack", one)
-        assert (code, f"try: llm-im incidents reopen {one}" in error) == (6, True)
+        refused = await run("incidents", "close", one, code=6)
+        assert f"try: llm-im incidents alerts {one}" in refused
+        refused = await run("incidents", "ack", one, code=6)
+        assert f"try: llm-im incidents reopen {one}" in refused
         for host in ("a", "b"):
             await run(
                 "send",
@@ -125,7 +97,7 @@ async def test_an_incident_from_page_to_close(tmp_path: Path) -> None:
 @pytest.mark.timeout(240)
 async def test_incidents_are_merged_split_and_taken_apart(tmp_path: Path) -> None:
     async with system() as ours:
-        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        run = typed_by_alice(await ours.listen(), tmp_path)
         one, two = await two_incidents(ours, run)
 
         await run("incidents", "merge", one, two, "-r", "one cause")
@@ -144,7 +116,7 @@ async def test_incidents_are_merged_split_and_taken_apart(tmp_path: Path) -> Non
 @pytest.mark.timeout(240)
 async def test_many_at_once_and_a_version_that_is_gone(tmp_path: Path) -> None:
     async with system() as ours:
-        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
+        run = typed_by_alice(await ours.listen(), tmp_path)
         one, two = await two_incidents(ours, run)
         version = (await run.json("incidents", "show", one))["incident"]["version"]
 
@@ -154,32 +126,25 @@ async def test_many_at_once_and_a_version_that_is_gone(tmp_path: Path) -> None:
         done = await run.json("incidents", "ack", "--where", "state=Triaged", "--yes")
         assert {each["incident"]: each["status"] for each in done["items"]} == {one: 200, two: 200}
         ids = await run("incidents", "list", "-o", "id")
-        code, _, error = await run.fails("incidents", "close", "-", stdin=ids)
-        assert (code, error.count("try: llm-im incidents resolve")) == (1, 2)
+        refused = await run("incidents", "close", "-", stdin=ids, code=1)
+        assert refused.count("try: llm-im incidents resolve") == 2
 
-        code, _, error = await run.fails("incidents", "comment", one, "-m", "x", "--if-version", str(version))
-        assert code == 6
-        assert "last alice" in error
+        refused = await run("incidents", "comment", one, "-m", "x", "--if-version", str(version), code=6)
+        assert "last alice" in refused
 
 
 @pytest.mark.asyncio
 @pytest.mark.timeout(240)
 async def test_what_happens_is_watched(tmp_path: Path) -> None:
     async with system() as ours:
-        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", tmp_path)
-        watching = asyncio.create_task(
-            run(
-                "incidents",
-                "watch",
-                f"service={FIRST_SHARD_SERVICE}",
-                "--kind",
-                "Created",
-                "-n",
-                "1",
-                "--json",
-            )
-        )
-        while not watching.done():
+        port = await ours.listen()
+        run = typed_by_alice(port, tmp_path)
+        watching = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.cli", "incidents", "watch", f"service={FIRST_SHARD_SERVICE}",
+            "--kind", "Created", "-n", "1", "--json", "--url", f"http://127.0.0.1:{port}",
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        while watching.returncode is None:
             # It may not listen yet: another one opens, until one was heard of.
             await run(
                 "send",
@@ -188,7 +153,9 @@ async def test_what_happens_is_watched(tmp_path: Path) -> None:
                 "severity=critical",
             )
 
-        event = json.loads(await watching)
+        out, _ = await watching.communicate()
+        assert watching.returncode == 0
+        event = json.loads(out)
         assert (event["kind"], event["incident"]["service"]) == ("Created", FIRST_SHARD_SERVICE)
         behind = await run("incidents", "watch", "--after", event["cursor"], "-n", "1", "--json")
         assert json.loads(behind)["cursor"] != event["cursor"]

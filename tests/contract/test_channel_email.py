@@ -17,9 +17,13 @@ import msgspec
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from actors.runtime.clock import SystemClock
+from actors.targets import Targets
 from models.incidents.incident import Severity
 from models.incidents.notification import RESOLVED, Facts, Note
 from models.ports import Channel
+from models.response.breaker import BreakerRule
+from models.response.target import Limits
 from models.settings.receivers import RECEIVER_TYPES, given_of
 from models.settings.secrets import revealed
 from services.actions.table import ACTIONS
@@ -278,6 +282,18 @@ async def test_recipients_that_are_all_refused_are_tried_again(answer: str) -> N
 
     assert (result.ok, result.final, result.reached) == (False, False, False)
     assert answer in result.detail
+
+
+@pytest.mark.parametrize(("to", "of_place"), [("", False), ("ana@example.org", True)])
+async def test_one_person_without_an_address_is_no_fault_of_the_mail_server(to: str, of_place: bool) -> None:
+    targets = Targets(SystemClock(), limits=Limits(breaker=BreakerRule(failures=1, share=0.0)))
+    async with a_server() as post:
+        post.on_rcpt = lambda address: "550 no such user"
+        channel = opened(post.place)
+        result = await targets.call("receiver:mail", lambda: channel.act(KEY, some_facts(to=to)))
+
+    assert (result.ok, result.final, result.of_place) == (False, False, of_place)
+    assert bool(targets.why_broken("receiver:mail")) is not of_place
 
 
 async def test_one_recipient_that_is_refused_keeps_no_other_from_being_told() -> None:

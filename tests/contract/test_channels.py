@@ -324,6 +324,20 @@ async def test_a_200_that_says_that_it_failed_is_a_failure(
     assert (result.ok, result.final, result.reached) == (False, final, reached), result
 
 
+@pytest.mark.parametrize(
+    ("to", "error", "of_place"),
+    [("U0ANA", "user_not_found", True), ("U0ANA", "invalid_auth", False), ("", "channel_not_found", False)],
+)
+async def test_slack_tells_a_place_of_one_message_from_its_settings(
+    to: str, error: str, of_place: bool
+) -> None:
+    async with receiving("slack") as (api, channel):
+        api.instead = answering(200, f'{{"ok": false, "error": "{error}"}}')
+        result = await channel.act(KEY, some_facts(to=to))
+
+    assert (result.ok, result.of_place) == (False, of_place)
+
+
 async def test_what_limits_the_rate_in_words_of_its_own_is_left_alone_for_so_long() -> None:
     async def wait_of(name: str, status: int, text: str = "", headers: dict[str, str] | None = None) -> float:
         async with receiving(name) as (api, channel):

@@ -6,6 +6,7 @@ import os
 import shutil
 import tomllib
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,34 @@ def test_sleep_on_an_idle_machine_counts_as_computing_does(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores = os.cpu_count() or 1
-    monkeypatch.setattr(lanes, "_idle_s", iter((100.0, 100.0 + cores * 1.5)).__next__)
+    monkeypatch.setattr(lanes, "_idle_s", chain([100.0], repeat(100.0 + cores * 1.5)).__next__)
 
     ran = lanes.run(lane(own, SLOW, 1.0), ["-p", "no:cacheprovider"])
 
     assert ran.counts["tests"] == 1
     assert ran.is_over
+
+
+def test_a_lane_that_hangs_is_ended_and_says_where(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there = own / "there"
+    hangs = f"import pathlib, time\n\ndef test_it():\n    pathlib.Path({str(there)!r}).touch()\n    time.sleep(100)\n"
+    hung = replace(lane(own, hangs, 2.0), workers=lanes.WORKERS)
+    monkeypatch.setattr(lanes, "_idle_s", lambda: 1000.0 if there.exists() else 0.0)
+
+    ran = lanes.run(hung, ["-p", "no:cacheprovider"])
+
+    told = capfd.readouterr().err
+    assert ran.has_failed and "lane made hangs" in told and "in test_it" in told
+
+
+def test_a_worker_that_dies_fails_its_lane_at_once(own: Path) -> None:
+    dies = "import os, pytest\n\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n) -> None:\n    os.abort()\n"
+
+    ran = lanes.run(replace(lane(own, dies, 60.0), workers=lanes.WORKERS), ["-p", "no:cacheprovider"])
+
+    assert ran.has_failed
 
 
 def test_a_failure_of_a_lane_is_that_of_the_run(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

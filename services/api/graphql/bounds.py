@@ -6,6 +6,8 @@ validation itself takes long for what is written to make it so; the rest is coun
 QUERY_CHARS_MAX = 16 * 1024
 #: Its words and signs: parsing takes some 3 us each.
 TOKENS_MAX = 4000
+#: Digits of a number. The longest whole number of GraphQL has ten; Python refuses to read one of over 4,300, and takes long before.
+DIGITS_MAX = 400
 #: Fields within fields. Our deepest data is a run's actions: mutation, incident, runs, steps, actions, field.
 DEPTH_MAX = 10
 #: The same for the schema's description of itself: what tools send goes nine types deep into lists of lists.

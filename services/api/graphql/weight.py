@@ -15,12 +15,15 @@ from graphql import (
     InlineFragmentNode,
     OperationDefinitionNode,
     SelectionNode,
+    Token,
+    TokenKind,
 )
 
 from models.errors import Malformed, TooLarge
 from services.api.graphql.bounds import (
     ALIASES_MAX,
     DEPTH_MAX,
+    DIGITS_MAX,
     FIELDS_MAX,
     FRAGMENTS_MAX,
     ROOTS_MAX,
@@ -40,6 +43,9 @@ class Weight:
 
 def check(document: DocumentNode) -> None:
     """Raises TooLarge for a document that asks for too much, Malformed for fragments that contain themselves."""
+    for token in _tokens(document):
+        if token.kind in (TokenKind.INT, TokenKind.FLOAT) and len(token.value or "") > DIGITS_MAX:
+            raise Malformed(f"query: expected a number of at most {DIGITS_MAX} digits at line {token.line}")
     fragments = fragments_of(document)
     _refuse_over(len(fragments), FRAGMENTS_MAX, "fragments")
     scale = Scale(fragments)
@@ -60,6 +66,13 @@ def check(document: DocumentNode) -> None:
             raise Malformed("query: ask for the schema in a query of its own")
         _refuse_over(found.aliases, SCHEMA_ALIASES_MAX if of_schema else ALIASES_MAX, "aliases")
         _refuse_over(found.depth, SCHEMA_DEPTH_MAX if of_schema else DEPTH_MAX, "levels")
+
+
+def _tokens(document: DocumentNode) -> Iterator[Token]:
+    token = document.loc.start_token if document.loc else None
+    while token is not None:
+        yield token
+        token = token.next
 
 
 def fragments_of(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:

@@ -59,6 +59,7 @@ class OnCallBody:
     until: Annotated[Time | None, says("Until when; null: for two weeks at least.")]
     next: Annotated[str | None, says("Who is next; null: nobody, or not within two weeks.")]
     time_zone: Annotated[str, says("The schedule's time zone.")]
+    problem: Annotated[str | None, says("Why it can't be said who is on call; null: it can.")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ def _now(found: Now) -> OnCallBody:
         timestamp(found.until) if found.until else None,
         None if found.next is None or found.next.duty is None else found.next.duty.person,
         found.schedule.time_zone,
+        found.problem or None,
     )
 
 

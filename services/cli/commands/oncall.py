@@ -24,10 +24,14 @@ Schedule = Annotated[
 
 
 def _who(row: Row) -> str:
+    if row.get("problem"):
+        return "unknown"
     return terminal.plain(row["person"]) if row["person"] else "nobody"
 
 
 def _by(row: Row) -> str:
+    if row.get("problem"):
+        return str(row["problem"])
     return f"override {row['override']}" if row["override"] else row["layer"] or ""
 
 

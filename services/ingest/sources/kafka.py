@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import operator
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +40,9 @@ LOOK_TIMEOUT_S = 1.0
 FETCHED_KBYTES = 16 * 1024
 #: Leaving the group takes a round trip or two.
 CLOSE_S = 5.0
+#: A header is a name and a value.
+_PAIR = 2
+_ASK = operator.methodcaller("headers")
 
 
 class KafkaSource(QueueSource):
@@ -305,11 +310,18 @@ class _Reader:
 
 
 def _headers_of(found: Any) -> Mapping[bytes, bytes]:
-    """None of a message one of whose headers has a name that is no UTF-8: the library gives none then, and it must hold nobody up."""
+    """None of a message one of whose headers has a name that is no UTF-8: the library gives none then, and it must hold nobody up.
+
+    It gives such names as holes in its tuples, beside an exception that a call from Python code, once specialised, does not look for:
+    reading a hole ends the process. `_ASK` calls from C, which looks; and who collects garbage in between may lose the exception.
+    """
     try:
-        return header_bytes(dict(found.headers() or ()))
+        pairs = _ASK(found) or ()
     except Exception:  # noqa: BLE001 - what a C library makes of a stranger's bytes
         return {}
+    if any(len(gc.get_referents(pair)) != _PAIR for pair in pairs):
+        return {}
+    return header_bytes(dict(pairs))
 
 
 def _settling(part: _Part) -> Callable[[Message], None]:
