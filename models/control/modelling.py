@@ -100,6 +100,10 @@ class ModelVersions(Section):
         """To look at."""
         return self._standings.get(tenant) or Standing()
 
+    def tenants(self) -> list[str]:
+        """Those for whom something was trained."""
+        return [*self._standings]
+
     @property
     def under_way(self) -> Training | None:
         """The training that nobody has ended yet."""

@@ -94,9 +94,12 @@ def macro_f1(pairs: Sequence[Pair]) -> float:
 
 
 def calibration_error(pairs: Sequence[Pair], confidence: Sequence[float]) -> float:
-    """Expected calibration error: Guo et al. 2017, equation 3, with BINS equal bins."""
+    """Expected calibration error: Guo et al. 2017, equation 3, with BINS equal bins. Where the model says nothing (0), nothing is off."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for (gold, said), chance in zip(pairs, confidence):
+        if not chance:
+            continue
         bins[min(BINS - 1, int(chance * BINS))].append((chance, gold == said))
     off = sum(abs(sum(right for _, right in each) - sum(chance for chance, _ in each)) for each in bins)
-    return off / len(pairs) if pairs else 0.0
+    spoken = sum(map(bool, confidence))
+    return off / spoken if spoken else 0.0

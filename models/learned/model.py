@@ -27,6 +27,9 @@ FEATURES_MAX = 8192
 FILE_BYTES_MAX = 512 * 1024
 #: Words named as the reason of a guess.
 WORDS_NAMED = 3
+#: How much of what an incident says a model must know (the share of the square of its length), or it is sure of nothing: otherwise
+#: it would call what it has never seen by whatever is the most common.
+FAMILIAR_MIN = 0.15
 #: What a class scores that no example of a head had.
 NEVER = -20.0
 
@@ -55,7 +58,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """The most probable class, how probable it is, and the words that weighed most."""
+    """The most probable class, how probable it is, and the words that weighed most. `confidence` is 0 where too little of the incident
+    is known to say."""
 
     label: str
     confidence: float
@@ -76,7 +80,8 @@ class Model:
         """By head. `features` as models/learned/features.py makes them."""
         places, values = self.known(features)
         texts = [*features.values()]
-        return {name: self._by(head, places, values, texts) for name, head in self.heads.items()}
+        is_familiar = float(np.dot(values, values)) >= FAMILIAR_MIN
+        return {name: self._by(head, places, values, texts, is_familiar) for name, head in self.heads.items()}
 
     def known(self, features: Mapping[int, str]) -> tuple[NDArray[np.intp], Floats]:
         """Of each feature its row, and what it counts for: 0 for one that is not known."""
@@ -90,7 +95,9 @@ class Model:
         return places, values
 
     @staticmethod
-    def _by(head: Head, places: NDArray[np.intp], values: Floats, texts: Sequence[str]) -> Guess:
+    def _by(
+        head: Head, places: NDArray[np.intp], values: Floats, texts: Sequence[str], is_familiar: bool
+    ) -> Guess:
         parts = head.weights[places] * values[:, None]
         chances = probabilities((head.bias + parts.sum(axis=0))[None, :], head.temperature)[0]
         best = int(chances.argmax())
@@ -102,7 +109,8 @@ class Model:
         named = sorted(
             (each for each in weighed if weighed[each] > 0.0), key=lambda each: (-weighed[each], each)
         )
-        return Guess(head.classes[best], float(chances[best]), tuple(named[:WORDS_NAMED]))
+        confidence = float(chances[best]) if is_familiar else 0.0
+        return Guess(head.classes[best], confidence, tuple(named[:WORDS_NAMED]))
 
 
 def probabilities(scores: NDArray[Any], temperature: float) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from models.learned.features import features_of
 from models.learned.judging import decided
 from models.learned.model import (
     CLASSES,
+    FAMILIAR_MIN,
     FEATURES_MAX,
     NEVER,
     SEVERITY,
@@ -64,9 +65,17 @@ class Rows:
     def scores(self, weights: Floats, bias: Floats) -> Floats:
         """float32 (rows, classes)."""
         found = np.tile(bias, (len(self.starts) - 1, 1))
-        owners = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-        np.add.at(found, owners, weights[self.places] * self.values[:, None])
+        np.add.at(found, self._owners(), weights[self.places] * self.values[:, None])
         return found
+
+    def are_familiar(self) -> NDArray[np.bool_]:
+        """Of each row whether enough of it is known: what Model.guess() asks."""
+        known = np.zeros(len(self.starts) - 1, np.float32)
+        np.add.at(known, self._owners(), self.values**2)
+        return known >= FAMILIAR_MIN
+
+    def _owners(self) -> NDArray[np.intp]:
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
 class Fit(Protocol):
@@ -149,14 +158,19 @@ def train(
             skipped[name] = f"{len(classes)} with {CLASS_MIN} examples or more: expected two or more"
             continue
         taught = [index for index, label in enumerate(labels) if label in classes and weights[index]]
-        scores = _held_out_scores(read, labels, weights, taught, folds, classes, fit)
+        scores, familiar = _held_out_scores(read, labels, weights, taught, folds, classes, fit)
+        if not familiar.any():
+            skipped[name] = "no two groups of examples have enough words in common to try it"
+            continue
         gold = np.array([classes.index(labels[index]) for index in taught])
         weight = np.array([weights[index] for index in taught])
-        temperature = _temperature(scores, gold, weight)
+        temperature = _temperature(scores[familiar], gold[familiar], weight[familiar])
         heads[name] = _head(vocabulary, read, labels, weights, taught, classes, fit, temperature)
-        chances = probabilities(scores, temperature)
+        # As guess() has it: nothing is said of what is not familiar.
+        chances = probabilities(scores, temperature) * familiar[:, None]
+        best = scores.argmax(axis=1)
         judged = [place for place, index in enumerate(taught) if weights[index] >= SEEN]
-        found[name] = _figures(name, classes, judged, taught, labels, chances, rulings, confidence)
+        found[name] = _figures(name, classes, judged, taught, labels, best, chances, rulings, confidence)
     if not heads:
         raise Conflict(
             "nothing to tell apart: "
@@ -223,9 +237,11 @@ def _held_out_scores(
     folds: Sequence[int],
     classes: tuple[str, ...],
     fit: Fit,
-) -> Floats:
-    """Of each taught example the scores by a model of the folds that it is not in: float32 (taught, classes)."""
-    scores = np.full((len(taught), len(classes)), 0.0, np.float32)
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Of each taught example the scores by a model of the folds that it is not in, float32 (taught, classes), and whether it was
+    familiar to that."""
+    scores = np.zeros((len(taught), len(classes)), np.float32)
+    familiar = np.zeros(len(taught), np.bool_)
     by_fold: dict[int, list[int]] = defaultdict(list)
     for place, index in enumerate(taught):
         by_fold[folds[index]].append(place)
@@ -236,8 +252,8 @@ def _held_out_scores(
             continue
         head = _head(vocabulary, read, labels, weights, others, classes, fit, 1.0)
         rows = vocabulary.rows([read[taught[place]] for place in places])
-        scores[places] = rows.scores(head.weights, head.bias)
-    return scores
+        scores[places], familiar[places] = rows.scores(head.weights, head.bias), rows.are_familiar()
+    return scores, familiar
 
 
 def _head(
@@ -287,13 +303,14 @@ def _figures(
     judged: Sequence[int],
     taught: Sequence[int],
     labels: Sequence[str],
+    bests: NDArray[np.intp],
     chances: NDArray[np.float64],
     rulings: Sequence[Ruling],
     confidence: float,
 ) -> Figures:
     gold, said, sure, ruled, both = [], [], [], [], []
     for place in judged:
-        index, best = taught[place], int(chances[place].argmax())
+        index, best = taught[place], int(bests[place])
         guess = Guess(classes[best], float(chances[place][best]), ())
         gold.append(labels[index])
         said.append(guess.label)

@@ -17,6 +17,16 @@ def last_due(schedule: str, after: float, now: float) -> float:
     return at if after < at <= now else 0.0
 
 
+def wrong_schedule(schedule: str) -> str:
+    """What is wrong with a cron expression, "" if nothing is."""
+    from cronsim import CronSimError
+
+    try:
+        return "" if next_due(schedule, 0.0) else "it is never due"
+    except CronSimError as error:
+        return str(error)
+
+
 def _first(schedule: str, at: float, *, is_backwards: bool) -> float:
     # Not above: who has no schedules need not load it.
     from cronsim import CronSim

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from models.learned.bounds import CONFIDENCE, EXAMPLES_MAX, EXAMPLES_MIN
+from models.playbook.schedule import wrong_schedule
 from models.settings.processes import CLASSIFIER, CONTROL, TRAINER
 from models.settings.values import LIVE, Section
 
@@ -48,19 +49,8 @@ class Learning(Section):
     @field_validator("schedule")
     @classmethod
     def _is_cron(cls, value: str | None) -> str | None:
-        if value is not None:
-            from cronsim import CronSimError
-
-            from models.playbook.schedule import next_due
-
-            try:
-                found = next_due(value, 0.0)
-            except CronSimError as error:
-                raise ValueError(
-                    f'expected a cron expression such as "0 3 * * 1", not "{value}": {error}'
-                ) from error
-            if not found:
-                raise ValueError(f'"{value}" is never due')
+        if value is not None and (why := wrong_schedule(value)):
+            raise ValueError(f'expected a cron expression such as "0 3 * * 1", not "{value}": {why}')
         return value
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:

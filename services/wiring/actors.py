@@ -147,6 +147,7 @@ ACTORS: tuple[ActorKind, ...] = (
         _classifiers,
         f"{FACTORIES}:classifier_actor",
         missing="does not answer: new incidents wait for a severity and type; after 5 s they are notified without",
+        tells_why=True,
     ),
     ActorKind(
         RESPONDER,

@@ -31,6 +31,7 @@ from models.shard.settings import ShardSettings
 from services.stores.choice import open_stores, place_of
 
 if TYPE_CHECKING:
+    from actors.classifier import ClassifierActor
     from actors.control_tail import ControlTail, SettingsWatch
     from actors.targets import Targets
     from models.classification.rules import Classifier
@@ -193,18 +194,34 @@ def shard_actor(config: bytes, host: Host) -> Actor:
 
 
 def classifier_actor(config: bytes, host: Host) -> Actor:
-    """actors.classifier.ClassifierActor on rules."""
-    from actors.classifier import ClassifierActor
+    """actors.classifier.ClassifierActor on rules, and on the models that count."""
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
 
     def take(changed: Mapping[str, Any]) -> None:
-        actor.judge = rules(changed)
+        go_by(changed)
 
-    tracer = _tracer(given["telemetry"], host.name)
-    actor = ClassifierActor(host, rules(given), tracer, control=_followed(given, processes.CLASSIFIER, take))
+    control = _followed(given, processes.CLASSIFIER, take, (ChangedSettings, ModelVersions))
+    actor, go_by = classifier(given, host, _tracer(given["telemetry"], host.name), control)
     return actor
+
+
+def classifier(
+    given: Mapping[str, Any], host: Host, tracer: Tracer, control: ControlTail
+) -> tuple[ClassifierActor, Callable[[Mapping[str, Any]], None]]:
+    """A classifier by these settings, and what has it go by others."""
+    from actors.classifier import ClassifierActor
+    from actors.judging import Judging
+    from models.metrics import Meter
+
+    meter = Meter(host.name)
+    judge = Judging(rules(given), given["model_confidence"], control, meter)
+
+    def take(changed: Mapping[str, Any]) -> None:
+        judge.take(rules(changed), changed["model_confidence"])
+
+    return ClassifierActor(host, judge, tracer, control=control, models=judge, meter=meter), take
 
 
 def rules(given: Mapping[str, Any]) -> Classifier:

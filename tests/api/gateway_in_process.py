@@ -24,7 +24,6 @@ import msgspec
 import uvicorn
 
 from actors.begun import Kept
-from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.correlator import Correlator
@@ -412,15 +411,11 @@ async def system(
         return bootstrap.open_tracer(configured, name)
 
     def classifier(host: Host) -> Actor:
-        def take(changed: SettingsChanged) -> None:
-            actor.judge = bootstrap.rules(given_by(changed, CLASSIFIER))
-
-        actor = ClassifierActor(
-            host,
-            bootstrap.rules(configured.given_to(CLASSIFIER)),
-            tracer(host.name),
-            control=ControlTail(stores.log("control"), SettingsWatch("", take)),
+        control = ControlTail(
+            stores.log("control"), SettingsWatch("", lambda changed: take(given_by(changed, CLASSIFIER)))
         )
+        given = configured.given_to(CLASSIFIER)
+        actor, take = bootstrap.classifier(given, host, tracer(host.name), control)
         return actor
 
     is_off = bool(configured.notify.why_off)

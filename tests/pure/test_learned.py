@@ -182,6 +182,17 @@ def test_a_model_that_is_unsure_leaves_it_to_the_rules(trained: Trained) -> None
     assert verdict == Classifier().classify(asked)
 
 
+def test_a_model_says_nothing_of_what_it_has_never_seen_however_common_one_class_is() -> None:
+    rare = [each for each in taught() if each.severity is Severity.P0][::4]
+    common = [each for each in taught() if each.severity is Severity.P4] * 5
+    model = train(rare + common, Classifier().rule, fit, confidence=0.7, least=10).model
+
+    guessed = model.guess(features_of(question("Disk of the vector index is full", alertname="Full")))
+
+    assert guessed[SEVERITY].confidence == 0.0
+    assert model.guess(features_of(question("Nightly report job ran long")))[SEVERITY].confidence > 0.9
+
+
 def test_a_rule_of_the_settings_wins_over_the_model(trained: Trained) -> None:
     rules = Classifier([compile_rule("ours", words="quota", severity="P3")])
 

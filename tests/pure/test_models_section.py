@@ -43,7 +43,9 @@ class Kept:
 
     def train(self, name: str, file: bytes = FILE) -> int:
         self.tell(AskTraining(name, "ann", "default"))
-        return self.tell(KeepModel(name, file, 1.0, Counted(60, 20, 30), Evaluation({}, "service", 5, 0.7), {}))
+        return self.tell(
+            KeepModel(name, file, 1.0, Counted(60, 20, 30), Evaluation({}, "service", 5, 0.7), {})
+        )
 
     @property
     def states(self) -> dict[int, ModelState]:
