@@ -27,6 +27,8 @@ FEATURES_MAX = 8192
 FILE_BYTES_MAX = 512 * 1024
 #: Words named as the reason of a guess.
 WORDS_NAMED = 3
+#: A guess that is less sure is never heard, and its words are not looked for: they take as long as the rest.
+NAMED_FROM = 0.5
 #: How much of what an incident says a model must know (the share of the square of its length), or it is sure of nothing: otherwise
 #: it would call what it has never seen by whatever is the most common.
 FAMILIAR_MIN = 0.15
@@ -101,6 +103,9 @@ class Model:
         parts = head.weights[places] * values[:, None]
         chances = probabilities((head.bias + parts.sum(axis=0))[None, :], head.temperature)[0]
         best = int(chances.argmax())
+        confidence = float(chances[best]) if is_familiar else 0.0
+        if confidence < NAMED_FROM:
+            return Guess(head.classes[best], confidence, ())
         # For this class and against the mean of the others.
         others = (parts.sum(axis=1) - parts[:, best]) / max(1, len(head.classes) - 1)
         weighed: dict[str, float] = {}
@@ -109,7 +114,6 @@ class Model:
         named = sorted(
             (each for each in weighed if weighed[each] > 0.0), key=lambda each: (-weighed[each], each)
         )
-        confidence = float(chances[best]) if is_familiar else 0.0
         return Guess(head.classes[best], confidence, tuple(named[:WORDS_NAMED]))
 
 
