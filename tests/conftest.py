@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 
 #: By hand: chance, a database of what failed, and the smallest example of a failure, which may take five minutes.
@@ -32,6 +33,17 @@ settings.load_profile("search")
 # says how large it is. A worker of pytest-xdist inherits it, and hands it on.
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    # Who starts as a process does sets up where its log goes, for all that runs after it.
+    before = structlog.get_config() if structlog.is_configured() else None
+    yield
+    if before is None:
+        structlog.reset_defaults()
+    else:
+        structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

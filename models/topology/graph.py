@@ -4,7 +4,6 @@ one says replaces what it said before and leaves the others' alone.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
@@ -156,16 +155,16 @@ class Graph:
     def reached(self, service: str, hops: int, *, callers: bool = False) -> dict[str, int]:
         """What a service needs within so many steps, or with `callers` who needs it, each with its distance; without itself."""
         links = self._callers if callers else self._callees
-        found = {service: 0}
-        todo = deque([service])
-        while todo:
-            each = todo.popleft()
-            if found[each] == hops:
-                continue
-            for other in links.get(each, ()):
-                if other not in found:
-                    found[other] = found[each] + 1
-                    todo.append(other)
+        found, here = {service: 0}, [service]
+        for hop in range(1, hops + 1):
+            # In their order, so that the same graph gives the same.
+            there = dict.fromkeys(
+                other for each in here for other in links.get(each, ()) if other not in found
+            )
+            if not there:
+                break
+            found |= dict.fromkeys(there, hop)
+            here = [*there]
         del found[service]
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from models.topology.graph import Criticality, Graph
 
@@ -29,6 +30,9 @@ RESTART = 0.15
 #: Where it may go besides along a dependency: back to a caller, so that it leaves what was met by chance, and nowhere.
 BACKWARD = 0.1
 STAY = 0.5
+#: Services that a walk goes through beside the affected ones: those that most of them need. In a graph that is all in all thousands would
+#: be met, most of them by chance.
+WALKED_MAX = 2000
 #: Services looked at closely: those in which the walk ends most often.
 CANDIDATES_MAX = 40
 #: Causes that are told.
@@ -75,7 +79,8 @@ def rank(
     affected = _affected(signs)
     if not affected:
         return []
-    around = _around(graph, affected)
+    needed_by = _needed_by(graph, affected)
+    around = _around(affected, needed_by)
     walked = _walk(graph, affected, around)
     candidates = sorted(around, key=lambda each: (-walked[each], each))
     close = [each for each in candidates if each in affected or silent][:CANDIDATES_MAX]
@@ -83,7 +88,8 @@ def rank(
     found = [
         ranked
         for each in close
-        if (ranked := _judge(graph, each, affected, walked[each] / most, tolerance_s, window_s)) is not None
+        if (ranked := _judge(graph, each, affected, needed_by, walked[each] / most, tolerance_s, window_s))
+        is not None
     ]
     return sorted(found, key=lambda each: (-each.score, each.service))[:CAUSES_MAX]
 
@@ -98,14 +104,22 @@ def _affected(signs: Sequence[Sign]) -> dict[str, _Affected]:
     return {each: _Affected(at[each], (weight[each] / most) ** (1 / MANY)) for each in at}
 
 
-def _around(graph: Graph, affected: Mapping[str, _Affected]) -> dict[str, None]:
-    """The affected services, and what at least two of them need: only that can explain more than one of them."""
-    needed: dict[str, int] = {}
-    for service in affected:
+def _needed_by(graph: Graph, affected: Mapping[str, _Affected]) -> dict[str, int]:
+    """Which of the affected services need a service within REACH steps: a bit for each, in their order. Sets of names would be
+    hundreds of megabytes where hundreds of them need thousands."""
+    found: dict[str, int] = {}
+    for place, service in enumerate(affected):
         for each in graph.reached(service, REACH):
-            needed[each] = needed.get(each, 0) + 1
-    shared = (each for each in sorted(needed) if needed[each] > 1)
-    return {**dict.fromkeys(sorted(affected)), **dict.fromkeys(shared)}
+            found[each] = found.get(each, 0) | 1 << place
+    return found
+
+
+def _around(affected: Mapping[str, _Affected], needed_by: Mapping[str, int]) -> dict[str, None]:
+    """The affected services, and what at least two of them need: only that can explain more than one of them. At most WALKED_MAX."""
+    shared = [each for each, those in needed_by.items() if those.bit_count() > 1]
+    if len(shared) > WALKED_MAX:
+        shared = nsmallest(WALKED_MAX, shared, key=lambda each: (-needed_by[each].bit_count(), each))
+    return {**dict.fromkeys(sorted(affected)), **dict.fromkeys(sorted(shared))}
 
 
 def _walk(graph: Graph, affected: Mapping[str, _Affected], around: Collection[str]) -> dict[str, float]:
@@ -147,6 +161,7 @@ def _judge(
     graph: Graph,
     service: str,
     affected: Mapping[str, _Affected],
+    needed_by: Mapping[str, int],
     walked: float,
     tolerance_s: float,
     window_s: float,
@@ -154,8 +169,8 @@ def _judge(
     """One candidate; None for one that nothing speaks for."""
     own = affected.get(service)
     others = [each for each in affected if each != service]
-    reached_by = graph.reached(service, REACH, callers=True)
-    dependents = [each for each in others if each in reached_by]
+    those = needed_by.get(service, 0)
+    dependents = [each for place, each in enumerate(affected) if those >> place & 1]
     if own is None and len(dependents) < 2:
         return None
     reasons: list[str] = []
@@ -166,14 +181,16 @@ def _judge(
         reasons.append(_depend(len(dependents), len(others)))
     if own is None:
         reasons.append("it has no incident of its own")
-    elif others and not any(each in affected for each in graph.reached(service, REACH)):
-        if any(True for _ in graph.callees(service)):
+    elif others:
+        place = [*affected].index(service)
+        needs_none = not any(needed_by.get(each, 0) >> place & 1 for each in others)
+        if needs_none and any(True for _ in graph.callees(service)):
             reasons.append("nothing that it needs is affected")
     strength = 0.0 if own is None else own.strength
     if others and strength > max(affected[each].strength for each in others):
         reasons.append("it is affected most")
     score = (
-        BY_IMPACT * _impact(affected, dependents, others, reached_by)
+        BY_IMPACT * _impact(graph, service, affected, dependents, others)
         + BY_WALK * walked
         + BY_ONSET * onset
         + BY_STRENGTH * strength
@@ -186,10 +203,11 @@ def _judge(
 
 
 def _impact(
+    graph: Graph,
+    service: str,
     affected: Mapping[str, _Affected],
     dependents: Sequence[str],
     others: Sequence[str],
-    reached_by: Mapping[str, int],
 ) -> float:
     """How well an outage of a service would explain what is affected: how much of it needs the service, and how many of those that need
     it are affected. What everything needs explains everything, and so is no news unless all of it is affected."""
@@ -198,8 +216,8 @@ def _impact(
     explained = sum(affected[each].strength for each in dependents) / sum(
         affected[each].strength for each in others
     )
-    near = [each for each, hops in reached_by.items() if hops <= NEAR]
-    hit = sum(each in affected for each in near) / len(near)
+    near = graph.reached(service, NEAR, callers=True)
+    hit = sum(each in affected for each in near) / len(near) if near else 0.0
     return 2 * explained * hit / (explained + hit) if explained + hit else 0.0
 
 

@@ -4,8 +4,10 @@ incidents belong together. Folded and asked by models/topology/topology.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
@@ -60,7 +62,8 @@ class Situations:
         self.graph = graph
         self.members: dict[bytes, Member] = {}
         self.all: dict[bytes, Situation] = {}
-        self._open_by_service: dict[str, dict[bytes, None]] = {}
+        #: When each began, and which it is, in this order: of thousands in a service only those near in time are looked at.
+        self._open_by_service: dict[str, list[tuple[float, bytes]]] = {}
 
     # -- folding -------------------------------------------------------------------------------------------
 
@@ -106,20 +109,22 @@ class Situations:
             self._file(member)
 
     def _file(self, member: Member) -> None:
-        self._open_by_service.setdefault(member.news.service, {})[member.news.id] = None
+        insort(self._open_by_service.setdefault(member.news.service, []), (member.news.since, member.news.id))
 
     def _unfile(self, member: Member) -> None:
-        here = self._open_by_service.get(member.news.service)
-        if here is not None:
-            here.pop(member.news.id, None)
+        here = self._open_by_service.get(member.news.service, [])
+        entry = (member.news.since, member.news.id)
+        place = bisect_left(here, entry)
+        if here[place : place + 1] == [entry]:
+            del here[place]
             if not here:
                 del self._open_by_service[member.news.service]
 
     # -- what belongs together -----------------------------------------------------------------------------
 
     @property
-    def open_services(self) -> Mapping[str, Mapping[bytes, None]]:
-        """The services in which something is open, with what."""
+    def open_services(self) -> Mapping[str, Sequence[tuple[float, bytes]]]:
+        """The services in which something is open, with when it began and what it is, oldest first."""
         return self._open_by_service
 
     def neighbours(self, member: Member, rules: Rules) -> Iterator[Member]:
@@ -129,11 +134,14 @@ class Situations:
         services = self._open_by_service
         # Whichever are fewer.
         for service in near if len(near) < len(services) else [each for each in services if each in near]:
-            for identity in services.get(service, ()):
-                other = self.members[identity]
-                if identity == news.id or abs(other.news.since - news.since) > rules.window_s:
+            here = services.get(service, ())
+            first = bisect_left(here, (news.since - rules.window_s, b""))
+            for since, identity in islice(here, first, None):
+                if since - news.since > rules.window_s:
+                    break
+                if identity == news.id:
                     continue
-                yield other
+                yield self.members[identity]
                 count += 1
                 if count == INCIDENTS_MAX:
                     return

@@ -78,7 +78,7 @@ def _service(topology: Topology, name: str) -> ServiceView:
         graph.criticality(name),
         [_edge(graph.edge(name, each)) for each in sorted(graph.callees(name))],
         [_edge(graph.edge(each, name)) for each in sorted(graph.callers(name))],
-        [*topology.situations.open_services.get(name, ())],
+        [identity for _since, identity in topology.situations.open_services.get(name, ())],
     )
 
 

@@ -135,7 +135,7 @@ def state(topology: Topology) -> object:
     return (
         {key: msgspec.msgpack.encode(each) for key, each in found.members.items()},
         {key: msgspec.msgpack.encode(each) for key, each in found.all.items()},
-        {key: {*each} for key, each in found.open_services.items()},
+        {key: [*each] for key, each in found.open_services.items()},
         topology.positions,
         {
             name: (each.services, each.dependencies, each.seen_at)
