@@ -33,7 +33,7 @@ class Judging:
     """Judges by rules, and where it has them by models; each tenant has its own. Implements actors.classifier.Judge."""
 
     def __init__(self, rules: Classifier, confidence: float, control: ControlTail, meter: Meter) -> None:
-        self._rules = rules
+        self.rules = rules
         self._confidence = confidence
         self._control = control
         self._meter = meter
@@ -46,11 +46,11 @@ class Judging:
 
     def take(self, rules: Classifier, confidence: float) -> None:
         """Go by other settings."""
-        self._rules, self._confidence, self._seen = rules, confidence, None
+        self.rules, self._confidence, self._seen = rules, confidence, None
 
     def classify(self, effect: Classify) -> Classification:
         learned = self._learned.get(effect.tenant)
-        return self._rules.classify(effect) if learned is None else learned.classify(effect)
+        return self.rules.classify(effect) if learned is None else learned.classify(effect)
 
     def look(self) -> None:
         """Go by the models that count now."""
@@ -88,7 +88,7 @@ class Judging:
             active, shadow = self._open(section, found.active), self._open(section, found.shadow)
             if active is not None or shadow is not None:
                 self._learned[tenant] = LearnedClassifier(
-                    self._rules,
+                    self.rules,
                     active,
                     shadow,
                     confidence=self._confidence,
