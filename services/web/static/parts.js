@@ -156,7 +156,7 @@ export function ask({ title, fields, yes, kind = "", submit, no = "Cancel" }) {
       h("h2", { id: "asks" }, words(title)),
       fields,
       wrong,
-      h("div", { class: "buttons" }, button(no, () => dialog.close()), go),
+      h("div", { class: "buttons" }, no && button(no, () => dialog.close()), go),
     );
     const dialog = /** @type {HTMLDialogElement} */ (h("dialog", { "aria-labelledby": "asks" }, form));
     dialog.addEventListener("close", () => {
