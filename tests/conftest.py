@@ -34,6 +34,10 @@ settings.load_profile("search")
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
 
+#: At Python's own 700 the collector walks young objects again and again: a seventh of all computing of these tests, and two
+#: thirds of what reading all our code takes.
+gc.set_threshold(10_000, 20, 20)
+
 
 @pytest.fixture(autouse=True)
 def _log_as_before() -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The lanes of `make test`: what runs together, on how many workers, and how long it may take. Called by the Makefile.
 
-    python -m tests.lanes                  # all, in this order
+    python -m tests.lanes                  # all, in two tracks
     python -m tests.lanes check stores     # these
     python -m tests.lanes api -- -x        # what follows goes to pytest
     python -m tests.lanes -- -k kill       # one pytest over all folders, without workers: for what a few words select
@@ -14,6 +14,7 @@ the idle time. A test that sleeps shows as much as one that computes.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -31,13 +32,14 @@ ROOT = Path(__file__).resolve().parents[1]
 #: One JUnit file a lane: for CI, and for the table at the end.
 RESULTS = ROOT / "var" / "test-results"
 BYTECODE = ROOT / "var" / "bytecode"
-#: Two, also where there are more cores: the tests that start servers and look at times were made for two.
+#: Two, also where there are more cores: the tests that start servers and look at times were made for two. Files in the order of
+#: their names, so that a run can be repeated; by the number of their tests, those with one long test would come last, alone.
 #: A worker that dies fails its lane there and then: pytest-xdist would start another, and wait at the end for what the first had.
-WORKERS = ("-n", "2", "--dist", "loadscope", "--max-worker-restart", "0")
+WORKERS = ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", "--max-worker-restart", "0")
 COUNTS = ("tests", "failures", "errors", "skipped")
-#: Exit codes of pytest: all is well, and nothing was selected.
-OK, NONE_SELECTED = 0, 5
-OVER_BUDGET = 1
+#: Exit codes of pytest: all is well, somebody typed ctrl-c, and nothing was selected.
+OK, INTERRUPTED, NONE_SELECTED = 0, 2, 5
+OVER_BUDGET = FAILED = 1
 #: A lane in whose time the machine had nothing to do for so many times its budget hangs.
 HANGS_AT = 2
 #: How often it is looked whether a lane waits for nothing, and how long its processes get to say where they stand.
@@ -69,11 +71,16 @@ LANES = {
         Lane("stores", ("tests/contract",), 300),
         Lane("api", ("tests/api",), 650),
         Lane("cli", ("tests/cli",), 220),
+        Lane("browser", ("tests/browser",), 110),
         Lane("sim", ("tests/simulation",), 360),
-        # Each of these owns a Ray, which takes the machine for itself: alone, and last.
+        # Each of these owns a Ray, of a dozen processes: one at a time.
         Lane("ray", ("tests/cluster",), 500, workers=()),
     )
 }
+#: Side by side, each in this order: what computes without a pause, and what mostly waits for servers and processes. Two at a time
+#: keep two cores busy; more would only take memory. A Ray, the largest, starts beside the simulation, which is one process a
+#: worker.
+TRACKS = (("check", "sim", "api"), ("stores", "cli", "ray"))
 
 
 @dataclass(slots=True)
@@ -103,9 +110,62 @@ def main(words: Sequence[str]) -> int:
         print(f"no such lane: {', '.join(sorted(unknown))}; there are {', '.join(LANES)}", file=sys.stderr)
         return 2
     RESULTS.mkdir(parents=True, exist_ok=True)
-    ran = [run(LANES[name], passed) for name in names or LANES]
-    print(table(ran), flush=True)
+    began = time.monotonic()
+    ran = [run(LANES[names[0]], passed)] if len(names) == 1 else _side_by_side(names or [*LANES], passed)
+    print(table(ran, time.monotonic() - began), flush=True)
     return max((each.code or (OVER_BUDGET if each.is_over else OK) for each in ran), default=OK)
+
+
+def _side_by_side(names: Sequence[str], passed: Sequence[str]) -> list[Ran]:
+    running: set[subprocess.Popen[bytes]] = set()
+    # What is typed at the terminal reaches the lanes themselves, each of which ends and says how far it got.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt(running))
+    tracks = [[LANES[name] for name in track if name in names] for track in TRACKS]
+    with ThreadPoolExecutor(len(tracks)) as pool:
+        ran = {
+            each.lane.name: each
+            for track in pool.map(lambda track: _in_turn(track, passed, running), tracks)
+            for each in track
+        }
+    return [ran[name] for name in LANES if name in ran]
+
+
+def _interrupt(running: set[subprocess.Popen[bytes]]) -> None:
+    for each in running:
+        each.send_signal(signal.SIGINT)
+
+
+def _in_turn(
+    lanes: Sequence[Lane], passed: Sequence[str], running: set[subprocess.Popen[bytes]]
+) -> list[Ran]:
+    ran: list[Ran] = []
+    for lane in lanes:
+        ran.append(_apart(lane, passed, running))
+        if ran[-1].code == INTERRUPTED:
+            break
+    return ran
+
+
+def _apart(lane: Lane, passed: Sequence[str], running: set[subprocess.Popen[bytes]]) -> Ran:
+    """In a process of its own, which knows what its children computed; what it says is shown in one piece when it ends."""
+    told, results = RESULTS / f"{lane.name}.log", RESULTS / f"{lane.name}.json"
+    results.unlink(missing_ok=True)
+    print(f"lane {lane.name} runs; it writes {told.relative_to(ROOT)}", flush=True)
+    command = [sys.executable, "-m", "tests.lanes", lane.name, "--", *passed]
+    with (
+        told.open("wb") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        running.add(process)
+        code = process.wait()
+        running.discard(process)
+    print(told.read_text("utf-8", "replace"), end="", flush=True)
+    if not results.exists():
+        return Ran(lane, code or FAILED)
+    return Ran(lane, **json.loads(results.read_bytes()))
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -130,6 +190,8 @@ def run(lane: Lane, passed: Sequence[str]) -> Ran:
         suite = ElementTree.parse(results).getroot().find("testsuite")
         assert suite is not None
         ran.counts = {name: int(suite.get(name, "0")) for name in COUNTS}
+    figures = {name: getattr(ran, name) for name in ("code", "wall_s", "cpu_s", "alone_s", "counts")}
+    (RESULTS / f"{lane.name}.json").write_text(json.dumps(figures))
     return ran
 
 
@@ -200,7 +262,7 @@ def _idle_s() -> float:
     return (int(idle) + int(waits_for_disk)) / os.sysconf("SC_CLK_TCK")
 
 
-def table(ran: Sequence[Ran]) -> str:
+def table(ran: Sequence[Ran], took_s: float) -> str:
     """One line a lane, and a last one in the words of pytest's own, which .ci/run shows."""
     lines = ["", f"{'lane':8}{'tests':>7}{'CPU s':>8}{'wall s':>8}{'alone s':>9}{'budget s':>10}"]
     for each in ran:
@@ -219,9 +281,11 @@ def table(ran: Sequence[Ran]) -> str:
     )
     said += [f"{bad} failed"] if bad else []
     said += [f"{total['tests'] - bad - total['skipped']} passed", f"{total['skipped']} skipped"]
-    lines.append(f"{', '.join(said)} in {sum(each.wall_s for each in ran):.2f}s")
+    lines.append(f"{', '.join(said)} in {took_s:.2f}s")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
+    # As ctrl-c: pytest ends the servers that its tests started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

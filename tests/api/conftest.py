@@ -76,7 +76,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         stderr=(folder / "log").open("wb"),
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 if send(port, "GET", "/-/ready", b"", {}).status == 200:

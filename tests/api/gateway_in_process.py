@@ -69,7 +69,7 @@ from services.wiring.collector import Collector
 from services.wiring.gateway import Gateway
 from services.wiring.station import Station
 from services.wiring.telling import tell_control
-from tests.api.build_once import adapters_made_once
+from tests.api.build_once import built_from_what_was_made
 from tests.api.on_wire import connected, known, raw
 
 JSON = "application/json"
@@ -523,7 +523,7 @@ def _gateway(
 ) -> Gateway:
     partitions = range(configured.state.partitions)
     responders = 0 if configured.notify.why_off else configured.notify.responders
-    with adapters_made_once():
+    with built_from_what_was_made():
         return Gateway(
             name,
             configured,
@@ -549,7 +549,7 @@ def _gateway(
 
 
 def _collector(configured: Settings, stores: Stores, clock: SettableClock, host: Host) -> Collector:
-    with adapters_made_once():
+    with built_from_what_was_made():
         station = Station(
             configured,
             host.peers,

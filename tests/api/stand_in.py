@@ -67,7 +67,7 @@ from services.stores.memory.dead_letters import MemoryDeadLetters
 from services.stores.memory.log import MemoryEventLog
 from services.stores.memory.store import MemoryStore
 from services.wiring.reload import Change, compare, wanted_over
-from tests.api.build_once import adapters_made_once
+from tests.api.build_once import built_from_what_was_made
 from tests.clock import ManualClock
 
 #: 2026-01-02 03:04:05.678 UTC
@@ -113,7 +113,7 @@ class StandIn:
     def app(self, settings: Settings | None = None) -> FastAPI:
         health = HealthGather(self.gather, lambda: self.started)
         shown = settings or Settings()
-        with adapters_made_once():
+        with built_from_what_was_made():
             return build_app(
                 self.reads,
                 Commands(self.tell_shard, self.reads),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -124,11 +124,12 @@ def test_help_comes_quickly_and_imports_neither_ray_nor_pydantic() -> None:
         "print([m for m in ('ray', 'pydantic', 'aiohttp', 'fastapi', 'apsw', 'msgspec') if m in sys.modules])"
     )
 
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
-    assert time.monotonic() - began < 3, "it takes 0.2 s on a quiet machine"
+    # Computed, not waited: others may compute beside it.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3, "it takes 0.2 s"
 
 
 def test_version() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -44,8 +45,6 @@ class Place:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(gateway_in_process, "READY_S", 2.0)
-    monkeypatch.setattr(station, "FIRST_SLOTS_S", 3.0)
     kind = getattr(request, "param", "sqlite")
     if kind == "redis":
         return _redis(request.getfixturevalue("redis_server").url, f"lost-{next(NUMBERS)}")
@@ -101,9 +100,12 @@ def shard_of(ours: System, index: int) -> IncidentShard:
 
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 @pytest.mark.asyncio
-async def test_without_its_control_log_a_store_that_holds_something_opens_no_door(place: Place) -> None:
+async def test_without_its_control_log_a_store_that_holds_something_opens_no_door(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await use(place)
     place.lose("control")
+    monkeypatch.setattr(station, "FIRST_SLOTS_S", 0.5)
 
     with pytest.raises(Unavailable, match="no slot map"):
         async with running(place):
@@ -169,19 +171,21 @@ async def test_a_first_start_that_was_ended_early_is_begun_again(place: Place) -
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 @pytest.mark.asyncio
 async def test_a_shard_whose_log_is_gone_stops_and_says_so_and_the_others_go_on(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await use(place)
     place.lose("shard/0001")
+    monkeypatch.setattr(gateway_in_process, "READY_S", 0.0)  # it never is
 
     for _start in range(2):
-        async with running(place) as ours:
-            assert "its log is gone: the control log says that it had begun" in str(
-                await shard_of(ours, 1).status(b"")
-            )
+        async with running(place) as ours, asyncio.timeout(30):
+            said = "its log is gone: the control log says that it had begun"
+            while said not in str(await shard_of(ours, 1).status(b"")):
+                await asyncio.sleep(0.02)
             with pytest.raises(Unavailable):
                 await shard_of(ours, 1).ask(b"")
-            assert len(shard_of(ours, 0).shard.state.incidents) == 1
+            while len(shard_of(ours, 0).shard.state.incidents) != 1:
+                await asyncio.sleep(0.02)
     with pytest.raises(Damaged, match="its log is gone"):
         await create(place.stores, Target(str(tmp_path / "backups")), CLOCK, backend="test")
 

@@ -43,6 +43,7 @@ from services.settings import reference
 from services.settings.load import Source, load
 from services.settings.names import variable_of
 from tests.api.stand_in import StandIn
+from tests.pure.test_layers import files, nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -500,8 +501,8 @@ def events_of_the_log() -> set[str]:
     """What is logged as a warning or an error: the first argument of `log.warning(...)`, `.error` and `.exception`."""
     found: set[str] = set()
     for folder in ("actors", "services"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for file in files(folder):
+            for node in nodes(file):
                 if (
                     not isinstance(node, ast.Call)
                     or not isinstance(node.func, ast.Attribute)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 import tomllib
 from dataclasses import replace
 from itertools import chain, repeat
@@ -14,6 +17,8 @@ import pytest
 from tests import lanes
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Plugins that a made lane does without.
+NEEDLESS = ("schemathesis", "anyio", "asyncio", "timeout", "cacheprovider")
 QUICK = "def test_it() -> None:\n    pass\n"
 SLOW = "import time\n\ndef test_it() -> None:\n    time.sleep(1.5)\n"
 
@@ -29,6 +34,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lanes, "ROOT", tmp_path)
     monkeypatch.setattr(lanes, "RESULTS", tmp_path)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    # Ours with its plugins takes three seconds to start; that of Hypothesis is the one that a lane's words need.
+    (tmp_path / "pytest.ini").write_text(
+        f"[pytest]\naddopts = {' '.join(f'-p no:{each}' for each in NEEDLESS)}\n"
+    )
     return tmp_path
 
 
@@ -39,6 +48,10 @@ def test_every_folder_with_tests_is_in_one_lane() -> None:
     in_lanes = [path for lane in lanes.LANES.values() for path in lane.paths]
 
     assert sorted([*in_lanes, "tests/soak"]) == sorted(paths)
+
+
+def test_every_lane_is_in_one_track() -> None:
+    assert sorted(chain(*lanes.TRACKS)) == sorted(lanes.LANES)
 
 
 def test_a_lane_that_the_makefile_does_not_know_is_none() -> None:
@@ -53,14 +66,14 @@ def test_a_lane_over_its_budget_fails_though_its_tests_pass(own: Path) -> None:
     ran.counts |= {"tests": 3, "skipped": 1}
 
     assert ran.has_failed
-    assert "OVER ITS BUDGET" in lanes.table([ran])
-    assert lanes.table([ran]).splitlines()[-1] == "1 lanes failed, 2 passed, 1 skipped in 20.00s"
+    assert "OVER ITS BUDGET" in lanes.table([ran], 20.0)
+    assert lanes.table([ran], 20.0).splitlines()[-1] == "1 lanes failed, 2 passed, 1 skipped in 20.00s"
 
 
 def test_what_others_compute_meanwhile_is_not_counted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "_idle_s", lambda: 0.0)
 
-    ran = lanes.run(lane(own, SLOW, 100.0), ["-p", "no:cacheprovider"])
+    ran = lanes.run(lane(own, SLOW, 100.0), [])
 
     assert ran.wall_s > 1.5
     assert ran.alone_s == pytest.approx(ran.cpu_s / (os.cpu_count() or 1))
@@ -72,7 +85,7 @@ def test_sleep_on_an_idle_machine_counts_as_computing_does(
     cores = os.cpu_count() or 1
     monkeypatch.setattr(lanes, "_idle_s", chain([100.0], repeat(100.0 + cores * 1.5)).__next__)
 
-    ran = lanes.run(lane(own, SLOW, 1.0), ["-p", "no:cacheprovider"])
+    ran = lanes.run(lane(own, SLOW, 1.0), [])
 
     assert ran.counts["tests"] == 1
     assert ran.is_over
@@ -86,16 +99,16 @@ def test_a_lane_that_hangs_is_ended_and_says_where(
     hung = replace(lane(own, hangs, 2.0), workers=lanes.WORKERS)
     monkeypatch.setattr(lanes, "_idle_s", lambda: 1000.0 if there.exists() else 0.0)
 
-    ran = lanes.run(hung, ["-p", "no:cacheprovider"])
+    ran = lanes.run(hung, [])
 
     told = capfd.readouterr().err
     assert ran.has_failed and "lane made hangs" in told and "in test_it" in told
 
 
 def test_a_worker_that_dies_fails_its_lane_at_once(own: Path) -> None:
-    dies = "import os, pytest\n\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n) -> None:\n    os.abort()\n"
+    dies = "import os, pytest\n\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n) -> None:\n    os._exit(1)\n"
 
-    ran = lanes.run(replace(lane(own, dies, 60.0), workers=lanes.WORKERS), ["-p", "no:cacheprovider"])
+    ran = lanes.run(replace(lane(own, dies, 60.0), workers=lanes.WORKERS), [])
 
     assert ran.has_failed
 
@@ -123,3 +136,57 @@ def test_what_runs_beside_a_lane_is_shown_and_fails_it(
 
     assert lanes.main(["made"]) == 3
     assert "one finding" in capfd.readouterr().out
+
+
+TWO = """
+LANES = {name: Lane(name, (f"test_{name}.py",), 100, workers=()) for name in ("one", "two")}
+TRACKS = (("one",), ("two",))
+"""
+
+
+def two_lanes(own: Path, one: str, two: str) -> subprocess.Popen[str]:
+    """`python -m tests.lanes` where these are all."""
+    (own / "tests").mkdir()
+    (own / "tests" / "__init__.py").touch()
+    (own / "test_one.py").write_text(one)
+    (own / "test_two.py").write_text(two)
+    source = (ROOT / "tests" / "lanes.py").read_text("utf-8")
+    head, main = source.split("\nif __name__", 1)
+    (own / "tests" / "lanes.py").write_text(f"{head}{TWO}\nif __name__{main}")
+    return subprocess.Popen([sys.executable, "-m", "tests.lanes"], cwd=own, stdout=subprocess.PIPE, text=True)
+
+
+def test_lanes_run_side_by_side_and_each_is_shown_in_one_piece(own: Path) -> None:
+    waits = "import pathlib, time\n\ndef test_it():\n    pathlib.Path({mine!r}).touch()\n    while not pathlib.Path({other!r}).exists():\n        time.sleep(0.02)\n"
+    one, two = (str(own / name) for name in ("one", "two"))
+
+    made = two_lanes(own, waits.format(mine=one, other=two), waits.format(mine=two, other=one))
+    out, _ = made.communicate(timeout=60)
+
+    assert made.returncode == 0, out
+    assert out.splitlines()[-1].startswith("2 passed, 0 skipped in ")
+
+
+def test_a_lane_that_fails_beside_another_fails_the_run_and_is_shown(own: Path) -> None:
+    made = two_lanes(own, QUICK, "def test_it():\n    assert not 1, 'so it is'\n")
+    out, _ = made.communicate(timeout=60)
+
+    assert made.returncode == 1
+    assert "so it is" in out
+    assert out.splitlines()[-1].startswith("1 lanes failed, 1 failed, 1 passed, 0 skipped in ")
+
+
+def test_lanes_that_are_to_end_end_what_they_started(own: Path) -> None:
+    hangs = "import os, pathlib, time\n\ndef test_it():\n    pathlib.Path({mine!r}).write_text(str(os.getpid()))\n    time.sleep(100)\n"
+    pids = [own / name for name in ("one", "two")]
+    made = two_lanes(own, *(hangs.format(mine=str(each)) for each in pids))
+    while not all(each.exists() and each.read_text() for each in pids):
+        assert made.poll() is None
+        time.sleep(0.02)
+
+    made.terminate()
+    out, _ = made.communicate(timeout=60)
+
+    assert made.returncode == 2, out
+    assert "2 lanes failed" in out
+    assert not [each for each in pids if Path(f"/proc/{each.read_text()}").exists()]
