@@ -20,7 +20,9 @@ HEAD_WORDS_MAX = 60
 BODY_WORDS_MAX = 150
 #: Labels read, in the order of their names, and the longest value that is one feature: what is longer is a text.
 LABELS_MAX = 40
-LABEL_VALUE_CHARS = 64
+LABEL_NAME_CHARS, LABEL_VALUE_CHARS = 40, 64
+#: Characters of a word: a longer one is a key or a path. Words are named as reasons, so they must stay short.
+WORD_CHARS = 40
 SIGNALS_MAX = 8
 #: Pieces of the words of title and alert name: they tell "latencies" from nothing when only "latency" was learned.
 PIECE_CHARS = 4
@@ -52,7 +54,7 @@ def features_of(question: Classify) -> dict[int, str]:
         value = labels[name]
         if name in _PASSING or name == "alertname" or not value or len(value) > LABEL_VALUE_CHARS:
             continue
-        said = f"{name}={_without_digits(value)}"
+        said = f"{name[:LABEL_NAME_CHARS]}={_without_digits(value)}"
         found.setdefault(_hash("l", said), said)
     for signal in question.signals[:SIGNALS_MAX]:
         said = signal[:LABEL_VALUE_CHARS].casefold()
@@ -82,7 +84,7 @@ def _texts(question: Classify) -> tuple[str, str]:
 
 def _words(text: str, most: int) -> list[str]:
     # Case decides where CamelCase is split, so it is lowered after that.
-    return [_without_digits(word.lower()) for word in TOKEN.findall(text)[:most]]
+    return [_without_digits(word[:WORD_CHARS].lower()) for word in TOKEN.findall(text)[:most]]
 
 
 def _without_digits(word: str) -> str:

@@ -50,12 +50,14 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
     """What says the severity, or the type. weights: float32 (features, classes); bias: float32 (classes,). Scores are divided by
-    `temperature` before they become probabilities: what makes a model as sure as it is right."""
+    `temperature` before they become probabilities: what makes a model as sure as it is right. It is never surer than `ceiling`: who was
+    right twelve times out of twelve is not sure of the thirteenth."""
 
     classes: tuple[str, ...]
     weights: Floats
     bias: Floats
     temperature: float
+    ceiling: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Model:
         parts = head.weights[places] * values[:, None]
         chances = probabilities((head.bias + parts.sum(axis=0))[None, :], head.temperature)[0]
         best = int(chances.argmax())
-        confidence = float(chances[best]) if is_familiar else 0.0
+        confidence = min(float(chances[best]), head.ceiling) if is_familiar else 0.0
         if confidence < NAMED_FROM:
             return Guess(head.classes[best], confidence, ())
         # For this class and against the mean of the others.
@@ -134,6 +136,7 @@ class _StoredHead(msgspec.Struct, frozen=True, array_like=True):
     weights: bytes
     bias: bytes
     temperature: float
+    ceiling: float = 1.0
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -163,6 +166,7 @@ def encode_model(model: Model) -> bytes:
                 head.weights.astype(_FLOAT).tobytes(),
                 head.bias.astype(_FLOAT).tobytes(),
                 head.temperature,
+                head.ceiling,
             )
             for name, head in sorted(model.heads.items())
         ],
@@ -211,9 +215,11 @@ def _head(stored: _StoredHead, features: int) -> Head:
         )
     if not 1e-3 < stored.temperature < 1e3:
         raise Malformed(f"the model's head {stored.name!r}: a temperature of {stored.temperature:g}")
+    if not 0.0 < stored.ceiling <= 1.0:
+        raise Malformed(f"the model's head {stored.name!r}: a ceiling of {stored.ceiling:g}")
     weights = _floats(stored.weights, features * len(classes), f"weights of {stored.name}")
     bias = _floats(stored.bias, len(classes), f"bias of {stored.name}")
-    return Head(classes, weights.reshape(features, len(classes)), bias, stored.temperature)
+    return Head(classes, weights.reshape(features, len(classes)), bias, stored.temperature, stored.ceiling)
 
 
 def _floats(stored: bytes, count: int, name: str) -> Floats:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -165,9 +165,12 @@ def train(
         gold = np.array([classes.index(labels[index]) for index in taught])
         weight = np.array([weights[index] for index in taught])
         temperature = _temperature(scores[familiar], gold[familiar], weight[familiar])
-        heads[name] = _head(vocabulary, read, labels, weights, taught, classes, fit, temperature)
+        # Laplace's rule of succession, for one that was never wrong.
+        ceiling = 1.0 - 1.0 / (int(familiar.sum()) + 2)
+        made = _head(vocabulary, read, labels, weights, taught, classes, fit, temperature)
+        heads[name] = replace(made, ceiling=ceiling)
         # As guess() has it: nothing is said of what is not familiar.
-        chances = probabilities(scores, temperature) * familiar[:, None]
+        chances = np.minimum(probabilities(scores, temperature), ceiling) * familiar[:, None]
         best = scores.argmax(axis=1)
         judged = [place for place, index in enumerate(taught) if weights[index] >= SEEN]
         found[name] = _figures(name, classes, judged, taught, labels, best, chances, rulings, confidence)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from actors.classifier import ClassifierActor
+from models.control.modelling import ModelVersions
+from services.learning import learner
 from tests.api.gateway_in_process import System, alert, system
 from tests.command_line import CommandLine
 
@@ -167,3 +169,53 @@ async def follow(ours: System) -> None:
     actor = ours.cluster.get("classifier-0")
     assert isinstance(actor, ClassifierActor) and actor._control is not None
     await actor._control.follow()
+
+
+async def test_a_schedule_asks_for_a_training_by_itself() -> None:
+    async with system(learning={"schedule": "* * * * *"}) as ours:
+        assert (await ours.get("/v1/models")).json["training"] is None
+
+        ours.clock.heard_s += 61.0
+
+        async with asyncio.timeout(20):
+            while (found := (await ours.get("/v1/models")).json["training"]) is None or not found["ended_at"]:
+                await asyncio.sleep(0.05)
+        assert found["asked_by"] == "schedule" and "0 examples" in found["reason"]
+
+
+async def test_a_model_that_is_better_promotes_itself_where_the_settings_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(learner, "PROMOTE_MIN", 10)
+    async with system(learning={**LEARNING, "promote_when_better": True}) as ours:
+        await corrected(ours)
+        await ours.post("/v1/models/train", {})
+
+        async with asyncio.timeout(20):
+            while (found := (await ours.get("/v1/models")).json)["active"] is None:
+                await asyncio.sleep(0.05)
+
+        (model,) = found["items"]
+        assert (model["state"], model["changed_by"]) == ("active", "learning.promote_when_better")
+        assert "severity right 100.0% of the time instead of 0.0%" in model["reason"]
+
+
+async def test_a_damaged_model_leaves_the_rules_and_health_says_so() -> None:
+    async with system(learning=LEARNING) as ours:
+        await corrected(ours)
+        run = CommandLine(f"http://127.0.0.1:{await ours.listen()}", "learn")
+        await run("train")
+        await run("promote", "1")
+        await follow(ours)
+        actor = ours.cluster.get("classifier-0")
+        assert isinstance(actor, ClassifierActor) and actor._control is not None
+        models = actor._control.state.of(ModelVersions)
+        models._files[1] = models._files[1][:-1] + b"x"
+        models.version += 1
+
+        found = await classified(ours, QUOTA, "new")
+
+        assert "model" not in found["classified_by"]
+        assert json.loads(await actor.status(b"")) == {
+            "model 1": "can't be used: its file is another one than was trained: the rules decide instead"
+        }

@@ -148,6 +148,7 @@ HEAD = ["severity", ["P0", "P1"], np.ones(4, "<f4").tobytes(), np.ones(2, "<f4")
         (_file(1, HASHES, RARITY, 1.0, [["mood", *HEAD[1:]]]), "no classes"),
         (_file(1, HASHES, RARITY, 1.0, [["severity", ["P0", "P9"], *HEAD[2:]]]), "two or more of"),
         (_file(1, HASHES, RARITY, 1.0, [[*HEAD[:4], 0.0]]), "temperature"),
+        (_file(1, HASHES, RARITY, 1.0, [[*HEAD, 1.5]]), "ceiling"),
         (_file(1, HASHES, RARITY, 1.0, [[*HEAD[:2], HEAD[3], *HEAD[3:]]]), "weights of severity"),
         (_file(1, HASHES), "can't be read"),
     ],
@@ -337,6 +338,14 @@ def test_one_service_is_held_out_by_alert_name_instead() -> None:
     assert (
         train(examples, Classifier().rule, fit, confidence=0.7, least=10).evaluation.split_by == "alertname"
     )
+
+
+def test_it_is_never_surer_than_the_number_of_its_trials_allows(trained: Trained) -> None:
+    guessed = trained.model.guess(
+        features_of(question("Token quota exhausted for tenants", service="service-1"))
+    )
+
+    assert 0.9 < guessed[SEVERITY].confidence <= 1 - 1 / (48 + 2)
 
 
 def test_a_given_set_is_evaluated_without_training(trained: Trained) -> None:
