@@ -32,6 +32,7 @@ help:
 	@echo "make test-stores  the lane of the stores, on real servers"
 	@echo "make test-api     the lane of HTTP"
 	@echo "make test-cli     the lane of the command line"
+	@echo "make test-browser the lane of the web page, in a real browser"
 	@echo "make test-sim     the lane of the simulation"
 	@echo "make test-ray     the lane of real Ray clusters"
 	@echo "make soak    the long tests: kills and store outages"
@@ -57,7 +58,7 @@ test: install-dev peers
 check: install-dev
 	@$(RUN)/python -m tests.lanes check -- $(ARGS)
 
-test-stores test-api test-cli test-sim test-ray: install-dev peers
+test-stores test-api test-cli test-browser test-sim test-ray: install-dev peers
 	@lane=$@; $(RUN)/python -m tests.lanes "$${lane#test-}" -- $(ARGS)
 
 soak: install-dev peers
@@ -108,4 +109,4 @@ install-dev:
 peers:
 	@sh scripts/peers.sh
 
-.PHONY: help up down test check test-stores test-api test-cli test-sim test-ray soak bench lint docs proto lock install install-dev peers
+.PHONY: help up down test check test-stores test-api test-cli test-browser test-sim test-ray soak bench lint docs proto lock install install-dev peers

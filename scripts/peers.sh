@@ -1,24 +1,24 @@
 #!/bin/sh
-# Installs the real Prometheus, Alertmanager (with amtool), Redis and RabbitMQ that tests and benchmarks talk to. Called by
-# the Makefile.
+# Installs the real Prometheus, Alertmanager (with amtool), Redis and RabbitMQ that tests and benchmarks talk to, and
+# the Chromium that opens the web page. Called by the Makefile.
 #
 # Where it can't, it prints the line to type and goes on: the tests that need them then say that they were skipped.
 # Their services are not left running: they would hold the ports 9090, 9093, 6379 and 5672.
 set -eu
 
 have() { command -v "$1" >/dev/null 2>&1; }
-have_all() { have prometheus && have prometheus-alertmanager && have amtool && have redis-server && have_rabbitmq; }
+have_all() { have prometheus && have prometheus-alertmanager && have amtool && have redis-server && have_rabbitmq && have chromium; }
 # Outside the PATH of most users, and of no use to them without its folder.
 have_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; }
 
 have_all && exit 0
-packages="prometheus prometheus-alertmanager redis-server rabbitmq-server"
+packages="prometheus prometheus-alertmanager redis-server rabbitmq-server chromium"
 if ! have apt-get; then
-    echo "Prometheus, Alertmanager, amtool, redis-server and rabbitmq-server are not all here; the tests that need them are skipped. Install them from prometheus.io/download, redis.io and rabbitmq.com." >&2
+    echo "Prometheus, Alertmanager, amtool, redis-server, rabbitmq-server and chromium are not all here; the tests that need them are skipped. Install them from prometheus.io/download, redis.io and rabbitmq.com." >&2
     exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
-    echo "Prometheus, Alertmanager, amtool, redis-server and rabbitmq-server are not all here; the tests that need them are skipped. Type:" >&2
+    echo "Prometheus, Alertmanager, amtool, redis-server, rabbitmq-server and chromium are not all here; the tests that need them are skipped. Type:" >&2
     echo "  sudo apt-get update && sudo apt-get install --no-install-recommends $packages" >&2
     exit 0
 fi

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 
 #: By hand: chance, a database of what failed, and the smallest example of a failure, which may take five minutes.
@@ -36,6 +37,17 @@ for _name in ("COLUMNS", "LINES"):
 #: At Python's own 700 the collector walks young objects again and again: a seventh of all computing of these tests, and two
 #: thirds of what reading all our code takes.
 gc.set_threshold(10_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    # Who starts as a process does sets up where its log goes, for all that runs after it.
+    before = structlog.get_config() if structlog.is_configured() else None
+    yield
+    if before is None:
+        structlog.reset_defaults()
+    else:
+        structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

@@ -79,6 +79,10 @@ class Server(Section):
         max_length=NAMES_MAX,
         description="Web origins, such as `https://wall.example`, whose pages may call the API (CORS) and open a WebSocket. Empty: only pages served from this address.",
     )
+    web_page: bool = Field(
+        True,
+        description="Whether `/` and `/ui` are [a page for people](web.md). Its files need no token, what they show does.",
+    )
     probe_port: int | None = Field(
         None,
         ge=1,

@@ -74,6 +74,8 @@ def _keep_nowhere(start: Message) -> MutableHeaders:
     """An incident as it was a minute ago is a wrong answer, and what one token may read is not for others."""
     headers = MutableHeaders(scope=start)
     headers.setdefault("Cache-Control", "no-store")
+    # What others wrote is in our answers: no browser is to take one for a page of ours.
+    headers.setdefault("X-Content-Type-Options", "nosniff")
     return headers
 
 

@@ -56,6 +56,7 @@ from services.api.v1.targets import TargetDesk, add_target_routes
 from services.api.v1.tokens import add_token_routes
 from services.api.v1.topology import add_topology_routes
 from services.api.v1.verb_doing import Doing
+from services.api.v1.whoami import add_whoami_route
 from services.edge.agents import EdgeAgents
 from services.feed.watch import Tails
 from services.identity.tokens import TokenDesk
@@ -102,6 +103,7 @@ def build_app(
     bodies = BodyReader(settings().server.body_timeout)
     add_rest_routes(app, reads, commands, bodies, clock)
     add_stream_routes(app, tails)
+    add_whoami_route(app)
     add_token_routes(app, tokens, bodies)
     add_silence_routes(app, silences, reads, bodies, settings)
     add_heartbeat_routes(app, heartbeats, bodies)

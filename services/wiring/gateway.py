@@ -62,6 +62,7 @@ from services.ingest.replay import Replayer
 from services.ingest.rules import wrong_rules
 from services.machine.front import authority
 from services.machine.front_tls import knock
+from services.web.page import WebPage
 from services.wiring.certificates import CertificateWatch
 from services.wiring.helpers import Helpers
 from services.wiring.reload import Change, compare, event_of, wanted_over
@@ -212,6 +213,7 @@ class Gateway:
         )
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
+        self._page = WebPage() if settings.server.web_page else None
         #: All of it as one ASGI application.
         self.app = opened_to(settings.server.origins, self._app)
 
@@ -287,6 +289,8 @@ class Gateway:
             await self.http(scope, receive, send)
         elif self._websocket.takes(scope):
             await self._websocket(scope, receive, send)
+        elif self._page is not None and self._page.takes(scope):
+            await self._page(scope, receive, send)
         else:
             await self._traced_rest(scope, receive, send)
 

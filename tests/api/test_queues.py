@@ -140,6 +140,13 @@ async def _is(value: bool) -> bool:
     return value
 
 
+def of_short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members of a Kafka group hear of others at once, and are taken for dead soon."""
+    config = kafka.KafkaSource.config
+    short = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
+    monkeypatch.setattr(kafka.KafkaSource, "config", lambda source: {**config(source), **short})
+
+
 @pytest.mark.asyncio
 async def test_what_a_killed_collector_stored_and_did_not_acknowledge_is_not_stored_again(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
@@ -148,9 +155,7 @@ async def test_what_a_killed_collector_stored_and_did_not_acknowledge_is_not_sto
     monkeypatch.setattr(nats, "PROGRESS_S", 0.2)
     topic, names = peer.topic(), {f"Down{number}" for number in range(30)}
     await peer.create(topic)
-    config = kafka.KafkaSource.config
-    short = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
-    monkeypatch.setattr(kafka.KafkaSource, "config", lambda source: {**config(source), **short})
+    of_short_sessions(monkeypatch)
     # Killed between the answer of the log and the acknowledgement: nobody learns what is settled.
     hears = QueueSource.lane
     monkeypatch.setattr(QueueSource, "lane", _deaf(hears))
@@ -363,8 +368,9 @@ async def test_a_nats_stream_with_nothing_new_is_no_reason_to_connect_again(
 
 @pytest.mark.asyncio
 async def test_members_of_a_kafka_group_share_its_partitions(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    of_short_sessions(monkeypatch)
     peer = KafkaPeer(tmp_path)
     peer.start()
     topic = peer.topic()
@@ -376,12 +382,11 @@ async def test_members_of_a_kafka_group_share_its_partitions(
             async def both_have_some() -> bool:
                 return all(source_of(ours, each).lanes for each in ("collector-0", "collector-1"))
 
-            for number in range(20):
-                await peer.publish(topic, [body(alert(f"Down{number}"))], key=str(number))
+            # Before there is anything to read: the mock cluster never ends a rebalance of a group that is at work.
             await until(both_have_some, "both have partitions")
-            for number in range(20, 30):
+            for number in range(30):
                 await peer.publish(topic, [body(alert(f"Down{number}"))], key=str(number))
-            if peer.is_real:  # the mock cluster never ends a rebalance of a group that is at work
+            if peer.is_real:
                 await end(ours, "collector-1")
             for number in range(30, 40):
                 await peer.publish(topic, [body(alert(f"Down{number}"))], key=str(number))

@@ -462,6 +462,7 @@ def test_openapi_has_our_routes_their_bodies_and_problems() -> None:
             "/v1/targets",
             "/v1/tasks",
             "/v1/tokens",
+            "/v1/whoami",
             "/v1/tokens/{token_id}",
             "/v1/tokens/{token_id}/rotate",
             *(f"/v1/incidents/{{incident_id}}/{verb.name}" for verb in VERBS),

@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 #: Repeats a failing run: KILL_SEED=... (its own prints it).
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-#: The most that a sender may have to wait, in seconds.
-GAP_MAX_S = {"shard": 3.0, "gateway": 1.0, "haproxy": 2.0, "control-a": 1.0, "classifier-0": 1.0}
+#: The most that a sender may have to wait, in seconds: twice what is promised, since a machine that runs tests does other things as
+#: well. benchmarks/failover.py measures what is promised.
+GAP_MAX_S = {"shard": 6.0, "gateway": 2.0, "haproxy": 4.0, "control-a": 2.0, "classifier-0": 2.0}
 
 
 def test_what_was_acknowledged_survives_kills_of_every_kind(cluster: Cluster, tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ async def test_sentinels_without_a_replica_to_wait_for_are_refused(failover: Fai
 
 @pytest.mark.asyncio
 async def test_partitions_and_dead_letters_live_on_all_nodes_of_a_cluster(cluster: Cluster) -> None:
-    options, clock = RedisOptions(cluster.url, prefix="spread"), ManualClock()
+    # Nothing of time is proven here, and each of its nodes waits for the disk.
+    options, clock = RedisOptions(cluster.url, prefix="spread", timeout_s=30.0), ManualClock()
     for number in range(6):
         chain = Chain()
         partition = f"shard/{number:04d}"

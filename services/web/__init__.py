@@ -1,0 +1,1 @@
+"""The web page for people: its files, and how they are served."""
