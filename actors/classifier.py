@@ -17,6 +17,7 @@ from actors.runtime.host import Host
 from actors.runtime.untraced import NoTracer
 from models.classification.rules import failed_verdict
 from models.errors import Malformed
+from models.learned.compared import Compared, encode_compared
 from models.metrics import Meter
 from models.metrics import encode as encode_metrics
 from models.ports import Tracer
@@ -41,9 +42,22 @@ _item_decoder = msgspec.msgpack.Decoder(Classify)
 
 
 class Judge(Protocol):
-    """What classifies: models.classification.rules.Classifier, later a learned one."""
+    """What classifies: models.classification.rules.Classifier, or actors.judging.Judging, which asks models too."""
 
     def classify(self, effect: Classify) -> Classification: ...
+
+
+class Models(Protocol):
+    """The models that a judge asks: actors.judging.Judging."""
+
+    def look(self) -> None:
+        """Called before a batch, and often: go by what is known by now."""
+
+    def why(self) -> dict[str, str]:
+        """What can't be done, and why."""
+
+    def compared(self) -> dict[int, Compared]:
+        """How often each model that is only asked said what counted."""
 
 
 class ClassifierActor:
@@ -54,11 +68,14 @@ class ClassifierActor:
         tracer: Tracer | None = None,
         *,
         control: ControlTail | None = None,
+        models: Models | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """This actor follows and closes `control`; a change of settings that arrives there may replace `judge`."""
+        """This actor follows and closes `control`, by which `models` go."""
         self.judge = judge
+        self._models = models
         self._tracer = tracer or NoTracer()
-        self.meter = Meter(host.name)
+        self.meter = meter or Meter(host.name)
         self._control = control
 
     async def classify(self, payload: bytes) -> bytes:
@@ -71,6 +88,8 @@ class ClassifierActor:
         verdicts: list[Classification] = []
         clock = asyncio.get_running_loop().time
         began = turn = clock()
+        if self._models is not None:
+            self._models.look()
         for question in self._read(payload):
             if (now := clock()) - turn > TURN_S:
                 if now - began > BATCH_S:
@@ -94,6 +113,17 @@ class ClassifierActor:
     async def metrics(self, _payload: bytes) -> bytes:
         """This actor's reading, encoded."""
         return encode_metrics(self.meter.read())
+
+    async def status(self, _payload: bytes) -> bytes:
+        """JSON of what can't be done, with why; empty when all is well."""
+        if self._models is None:
+            return b"{}"
+        self._models.look()
+        return msgspec.json.encode(self._models.why())
+
+    async def compared(self, _payload: bytes) -> bytes:
+        """How often shadows said what counted (models/learned/compared.py), since this process started."""
+        return encode_compared({} if self._models is None else self._models.compared())
 
     def _traced(self, question: Classify) -> Classification:
         if not self._tracer.wants(question.trace):

@@ -19,16 +19,20 @@ from actors.begun import Kept, has_begun, held, lost_control
 from actors.control_tail import SettingsWatch
 from actors.folding import Folded
 from actors.partition import LEASE_S, Call, PartitionActor, Queued
-from actors.runtime.host import Host
+from actors.runtime.host import Hired, Host
 from actors.snapshots import Pace
 from models.control.control import CONTROL, ControlMessage, ControlState, Tick, decode_message
 from models.control.events import PartitionsBegan, SettingsChanged
-from models.errors import Busy, IncidentManagerError, Refused
+from models.control.model_versions import AskTraining, Training
+from models.control.modelling import ModelVersions
+from models.errors import Busy, IncidentManagerError, Refused, Unavailable
 from models.limits import Pool, decode_report, encode_parts
 from models.metrics import decode as decode_metrics
 from models.metrics import encode as encode_metrics
 from models.partition.machine import Step
+from models.partition.sharding import TENANT
 from models.partitions import names
+from models.playbook.schedule import last_due
 from models.ports import Clock, EventLog
 
 #: A gateway reports every second; one that has not for this long is gone.
@@ -37,6 +41,13 @@ REPORT_AGE_S = 10.0
 WAITING_MAX = 1000
 #: Everybody who starts reads the frames behind the newest snapshot: at 50 us a frame these are 50 ms.
 PACE = Pace(every_frames=1000, every_events=10_000, every_bytes=1024 * 1024, every_s=3600.0)
+
+#: How often it looks whether a model is to be trained, and how long a trainer that was hired has before it is hired again: one that
+#: lives is left alone.
+TRAINING_LOOK_S = 1.0
+HIRE_EVERY_S = 15.0
+#: Who asks where nobody does.
+SCHEDULE = "schedule"
 
 _Message = ControlMessage | Tick
 _Reply = Refused | None
@@ -58,10 +69,13 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         settings: str = "",
         kept: Kept | None = None,
         pace: Pace = PACE,
+        trainer: Hired | None = None,
+        schedule: str | None = None,
     ) -> None:
         """Without `partitions` the slots stay unassigned: the first start of the system decides how many there are.
         `settings`, without secrets, are what all were started with. `kept` is what the other partitions keep: a log is not
-        begun where they hold something, and which of them have begun is noted."""
+        begun where they hold something, and which of them have begun is noted. `trainer` is hired while a training is under way, for
+        which `schedule`, a cron expression, asks by itself."""
         self.partitions = partitions
         super().__init__(host, CONTROL, self._empty(), event_log, clock, pace)
         self._reported: dict[str, tuple[float, bytes]] = {}
@@ -69,7 +83,10 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         self._watch = watch
         self._settings = settings
         self._kept = kept
-        #: Of what the log holds: whether there is a slot map, and the last change of settings.
+        self._trainer = trainer
+        self._schedule = schedule
+        #: Of what the log holds: the last training, whether there is a slot map, and the last change of settings.
+        self._training: Training | None = None
         self._is_assigned = False
         self._changed: SettingsChanged | None = None
 
@@ -146,6 +163,7 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
     def _count(self) -> None:
         self._is_assigned = self.state.slots is not None
         self._changed = self.state.settings
+        self._training = self.state.of(ModelVersions).training
 
     def _durable(self, told: Queued[_Message, _Reply], step: Step[_Reply], since: float) -> None:
         if step.events:
@@ -159,7 +177,30 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         return {"slot_map": self.state.slot_version}
 
     def _background(self) -> Sequence[Coroutine[None, None, None]]:
-        return () if self._kept is None else (self._note_begun(self._kept),)
+        begun = () if self._kept is None else (self._note_begun(self._kept),)
+        return begun if self._trainer is None else (*begun, self._see_to_training(self._trainer))
+
+    async def _see_to_training(self, trainer: Hired) -> None:
+        """Hire a trainer while a training is under way, and end it afterwards; ask for one when the schedule says so."""
+        # One that a process before this one hired is ended as well.
+        hired_at: float | None = -HIRE_EVERY_S
+        scheduled_at = self.clock.now()
+        while True:
+            training, now = self._training, self.clock.now()
+            if training is not None and not training.ended_at:
+                if hired_at is None or self.clock.monotonic() - hired_at >= HIRE_EVERY_S:
+                    hired_at = self.clock.monotonic()
+                    try:
+                        await self.host.hire(trainer)
+                    except Unavailable as error:
+                        self.log.warning("can't start the trainer, retrying", why=str(error))
+            elif hired_at is not None:
+                await self.host.dismiss(trainer.name)
+                hired_at = None
+            elif self._schedule is not None and (due := last_due(self._schedule, scheduled_at, now)):
+                scheduled_at = now
+                self._tell_self(AskTraining(f"{SCHEDULE}-{due:.0f}", SCHEDULE, TENANT))
+            await asyncio.sleep(TRAINING_LOOK_S)
 
     async def _note_begun(self, kept: Kept) -> None:
         """Record which partitions have a log by now, so that a lost one is noticed."""

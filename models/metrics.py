@@ -115,6 +115,13 @@ METRICS: dict[str, Metric] = {
     "llm_im_classifiers_replaced_total": Metric(
         "counter", "Classifiers restarted because they did not answer."
     ),
+    "llm_im_model_failed_total": Metric(
+        "counter", "Models that a classifier could not open or that failed: the rules decide instead."
+    ),
+    "llm_im_shadow_compared_total": Metric(
+        "counter",
+        "Incidents of which the shadow was asked as well, by what (severity or type) and whether it agrees (yes or no).",
+    ),
     "llm_im_classify_failed_total": Metric("counter", "Classifications that failed."),
     "llm_im_dead_letters_lost_total": Metric(
         "counter", "Dead letters dropped because their store was full or not available, by door."

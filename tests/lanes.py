@@ -80,7 +80,7 @@ LANES = {
 #: Side by side, each in this order: what computes without a pause, and what mostly waits for servers and processes. Two at a time
 #: keep two cores busy; more would only take memory. A Ray, the largest, starts beside the simulation, which is one process a
 #: worker.
-TRACKS = (("check", "sim", "api"), ("stores", "cli", "ray"))
+TRACKS = (("check", "sim", "api"), ("stores", "cli", "browser", "ray"))
 
 
 @dataclass(slots=True)

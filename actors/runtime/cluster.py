@@ -26,7 +26,7 @@ import structlog
 
 from actors.runtime import direct
 from actors.runtime.direct import DirectLine, DirectServer
-from actors.runtime.host import Actor, Host, answer, unwrap
+from actors.runtime.host import Actor, Hired, Host, answer, unwrap
 from models import VERSION
 from models.errors import Broken, Unavailable
 
@@ -96,7 +96,7 @@ class Hosted:
             if self._actor is None:
                 module, _, function = self._factory.partition(":")
                 factory = cast(Factory, getattr(import_module(module), function))
-                actor = factory(self._config, Host(self._name, RayPeers(), self._die, replace))
+                actor = factory(self._config, Host(self._name, RayPeers(), self._die, replace, hire, dismiss))
                 # Ray and the imports stay in memory for good: garbage collection need not walk them in the middle of a
                 # recovery (40 ms).
                 gc.freeze()
@@ -146,19 +146,20 @@ class RayPeers:
         return unwrap(wrapped)
 
 
-def start(name: str, factory: str, config: bytes) -> None:
-    """Start an actor, unless one of this name is alive. Returns before it is ready; see begin()."""
+def start(name: str, factory: str, config: bytes, *, cpus: float = 0.0, restarts: int = -1) -> None:
+    """Start an actor, unless one of this name is alive. Returns before it is ready; see begin(). Ray starts one that died anew, as
+    often as `restarts` says (-1: always)."""
     # Ray names a process after its class, again after each call: `ps` shows ray::shard-0000-a.
     ray.remote(type(name, (Hosted,), {})).options(
         name=name,
         namespace=NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
-        max_restarts=-1,
+        max_restarts=restarts,
         # Our callers retry by call_id; Ray's own retry would hide from them how long a shard is down.
         max_task_retries=0,
         max_concurrency=CONCURRENCY,
-        num_cpus=0,
+        num_cpus=cpus,
     ).remote(name, factory, config, VERSION)
 
 
@@ -234,6 +235,20 @@ async def replace(name: str) -> None:
     with contextlib.suppress(Unavailable):
         handle = await asyncio.to_thread(_find, name)
         await asyncio.to_thread(ray.kill, cast(Any, handle), no_restart=False)
+
+
+async def hire(hired: Hired) -> None:
+    """Start an actor for one piece of work, unless it lives. Where no CPU is free it begins when one is. Raises Unavailable."""
+    try:
+        await asyncio.to_thread(start, hired.name, hired.factory, hired.config, cpus=hired.cpus, restarts=0)
+    except (ray.exceptions.RayError, ValueError) as error:
+        raise Unavailable(f"{hired.name} could not be started: {type(error).__name__}") from None
+
+
+async def dismiss(name: str) -> None:
+    """End a hired actor, after it has stopped in order. One that is gone is no error."""
+    with contextlib.suppress(ray.exceptions.RayError, ValueError):
+        await asyncio.to_thread(stop, [name])
 
 
 def disconnect() -> None:

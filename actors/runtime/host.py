@@ -16,14 +16,32 @@ async def _nobody_is_replaced(_name: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
+class Hired:
+    """An actor for one piece of work: started when it is there, and ended when it is done. `factory` is "module:function"; `cpus` are
+    claimed of the cluster while it lives. One that dies is not started anew by itself."""
+
+    name: str
+    factory: str
+    config: bytes
+    cpus: float
+
+
+async def _nobody_is_hired(_hired: Hired) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """The surroundings of one actor. `fatal(why)` ends its process at once; it is started anew from its log.
-    `replace(name)` does that to another actor, one that no longer answers; one that is being started is left alone."""
+    `replace(name)` does that to another actor, one that no longer answers; one that is being started is left alone.
+    `hire` starts an actor for one piece of work, unless it lives, and does not wait for it; `dismiss(name)` ends it. Both raise
+    Unavailable, and may be repeated."""
 
     name: str
     peers: Peers
     fatal: Callable[[str], None]
     replace: Callable[[str], Awaitable[None]] = _nobody_is_replaced
+    hire: Callable[[Hired], Awaitable[None]] = _nobody_is_hired
+    dismiss: Callable[[str], Awaitable[None]] = _nobody_is_replaced
 
 
 class Actor(Protocol):

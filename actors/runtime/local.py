@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from actors.runtime.host import Actor, Host, answer, unwrap
+from actors.runtime.host import Actor, Hired, Host, answer, unwrap
 from models.errors import Unavailable
 
 #: Makes an actor when it is started, and again each time it is started anew after its process "died".
@@ -19,14 +19,20 @@ class LocalCluster:
         self._factories: dict[str, Factory] = {}
         self._actors: dict[str, Actor] = {}
         self.deaths: list[tuple[str, str]] = []
+        #: What makes an actor that is hired, by its name.
+        self.for_hire: dict[str, Factory] = {}
 
     async def start(self, name: str, factory: Factory) -> None:
         """Make and start an actor. Starting a name that lives changes nothing."""
         if name in self._actors:
             return
         self._factories[name] = factory
-        # A killed actor may still find out that it is fenced; by then its successor has the name.
-        actor = factory(Host(name, self, lambda why: self._died(name, actor, why), self.restart))
+
+        def fatal(why: str) -> None:
+            # A killed actor may still find out that it is fenced; by then its successor has the name.
+            self._died(name, actor, why)
+
+        actor = factory(Host(name, self, fatal, self.restart, self._hire, self._dismiss))
         self._actors[name] = actor
         await actor.start()
 
@@ -38,6 +44,15 @@ class LocalCluster:
         """Start a name anew from its factory."""
         self._actors.pop(name, None)
         await self.start(name, self._factories[name])
+
+    async def _hire(self, hired: Hired) -> None:
+        if hired.name not in self.for_hire:
+            raise Unavailable(f"{hired.name} could not be started: nobody is for hire here")
+        await self.start(hired.name, self.for_hire[hired.name])
+
+    async def _dismiss(self, name: str) -> None:
+        if (actor := self._actors.pop(name, None)) is not None:
+            await actor.stop()
 
     def get(self, name: str) -> Actor | None:
         return self._actors.get(name)

@@ -15,6 +15,9 @@ CONFIDENCE_LABEL = 0.9
 CONFIDENCE_WORDS = 0.6
 CONFIDENCE_DEFAULT = 0.3
 
+#: What gave an impact that goes with the severity.
+BY_SEVERITY = "severity"
+
 #: Labels that carry a severity word when the incident has no signals, as senders name them.
 SEVERITY_LABELS = ("severity", "priority", "level", "sev", "urgency", "criticality", "alert_severity")
 
@@ -68,4 +71,4 @@ def impact_by(effect: Classify, reading: Reading, severity: Severity) -> tuple[s
             return impact_of(meaning.usual), "label (impact)"
     if reading.impact is not None:
         return reading.impact, f"words ({reading.impact_term})"
-    return impact_of(severity), "severity"
+    return impact_of(severity), BY_SEVERITY

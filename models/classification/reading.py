@@ -33,10 +33,10 @@ class Reading(NamedTuple):
 
 #: One token: p99, an acronym with or without plural, a word of a CamelCase name, a number such as 429 or 5xx.
 #: No branch can match what a neighbour repeats, so it is linear in the text.
-_TOKEN = re.compile(r"[pP]\d+|[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+[a-z]*")
+TOKEN = re.compile(r"[pP]\d+|[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+[a-z]*")
 
 #: Templates that rules leave in their texts when they are read unrendered: "{{ $labels.node }}" says nothing.
-_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
+TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 
 
 def text_of(effect: Classify) -> str:
@@ -70,7 +70,7 @@ def read(effect: Classify) -> Reading:
         # "after-migration is down" says nothing of a migration. A service that has its name from the alert speaks for it.
         head, body = without(head, effect.service), without(body, effect.service)
     if "{{" in body or "{{" in head:
-        head, body = _TEMPLATE.sub(" ", head), _TEMPLATE.sub(" ", body)
+        head, body = TEMPLATE.sub(" ", head), TEMPLATE.sub(" ", body)
     in_head = _terms_of_head(head)
     return _weighed(in_head, _terms(body) - in_head)
 
@@ -142,7 +142,7 @@ def _weighed(in_head: frozenset[str], in_body: frozenset[str]) -> Reading:
 def _terms(text: str) -> frozenset[str]:
     """The terms of LEXICON in a text: single words and neighbouring pairs."""
     # Case decides where CamelCase is split, so it is lowered after that: once, as a whole.
-    tokens = " ".join(_TOKEN.findall(text)).lower().split(" ")
+    tokens = " ".join(TOKEN.findall(text)).lower().split(" ")
     found = WORDS.intersection(tokens)
     if not PAIR_STARTS.isdisjoint(tokens):
         found = found.union([PAIRS[pair] for pair in PAIRS.keys() & set(pairwise(tokens))])

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from models.alerts.patterns import Budget, Pattern, rule_pattern
 from models.classification import builtin
-from models.classification.builtin import CONFIDENCE_DEFAULT
+from models.classification.builtin import BY_SEVERITY, CONFIDENCE_DEFAULT
 from models.classification.reading import TERMS_NAMED, read, text_of
 from models.classification.severity import DEFAULT_SEVERITY, impact_of
 from models.errors import TooLarge
@@ -90,6 +91,22 @@ def compile_rule(
         raise ValueError(f"classification rule {name!r}: {error}") from error
 
 
+class Ruling(NamedTuple):
+    """A verdict part by part, each with the rule that gave it. `is_severity_set`, `is_type_set`: by a rule of the settings.
+    `note`: what else is to be said of how it came about."""
+
+    severity: Severity
+    severity_by: str
+    confidence: float
+    type: IncidentType
+    type_by: str
+    impact: str
+    impact_by: str
+    is_severity_set: bool
+    is_type_set: bool
+    note: str
+
+
 class Classifier:
     """Settings rules, then the built-in ones. Same question, same answer; never raises for what senders say.
 
@@ -103,6 +120,10 @@ class Classifier:
 
     def classify(self, effect: Classify) -> Classification:
         """One incident's verdict. `by` reads "severity: <rule>; type: <rule>; impact: <rule>"."""
+        return verdict_of(self.rule(effect), effect)
+
+    def rule(self, effect: Classify) -> Ruling:
+        """The same, part by part."""
         severity: Severity | None = None
         type_: IncidentType | None = None
         impact: str | None = None
@@ -127,6 +148,7 @@ class Classifier:
                     impact, impact_by = rule.impact, rule.name
                 if severity is not None and type_ is not None and impact is not None:
                     break
+        is_severity_set, is_type_set = severity is not None, type_ is not None
 
         if self._builtin and (severity is None or type_ is None or impact is None):
             reading = read(effect)
@@ -140,16 +162,33 @@ class Classifier:
         if severity is None:
             severity = DEFAULT_SEVERITY
         if impact is None:
-            impact, impact_by = impact_of(severity), "severity"
-        return Classification(
-            incident_id=effect.incident_id,
-            severity=severity,
-            type=type_ if type_ is not None else IncidentType.UNKNOWN,
-            impact=impact,
-            by=f"severity: {severity_by}; type: {type_by}; impact: {impact_by}{_named(given_up)}",
-            confidence=confidence,
-            asked=effect.asked,
+            impact, impact_by = impact_of(severity), BY_SEVERITY
+        return Ruling(
+            severity,
+            severity_by,
+            confidence,
+            type_ if type_ is not None else IncidentType.UNKNOWN,
+            type_by,
+            impact,
+            impact_by,
+            is_severity_set,
+            is_type_set,
+            _named(given_up),
         )
+
+
+def verdict_of(ruling: Ruling, effect: Classify) -> Classification:
+    """A ruling as the answer to the question."""
+    by = f"severity: {ruling.severity_by}; type: {ruling.type_by}; impact: {ruling.impact_by}{ruling.note}"
+    return Classification(
+        incident_id=effect.incident_id,
+        severity=ruling.severity,
+        type=ruling.type,
+        impact=ruling.impact,
+        by=by,
+        confidence=ruling.confidence,
+        asked=effect.asked,
+    )
 
 
 def _named(given_up: list[str]) -> str:

@@ -7,6 +7,7 @@ from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.heartbeating import Heartbeats
 from models.control.issuing import IssuedTokens
+from models.control.modelling import ModelVersions
 from models.control.people import People, Policies
 from models.control.polls import Polls
 from models.control.section import Section
@@ -25,4 +26,5 @@ SECTIONS: tuple[type[Section], ...] = (
     Heartbeats,
     People,
     Policies,
+    ModelVersions,
 )

@@ -1,4 +1,4 @@
-"""When a playbook's schedule is due: a cron expression, in UTC. Whole minutes; a time is seconds since the epoch."""
+"""When a schedule, of a playbook or of training, is due: a cron expression, in UTC. Whole minutes; a time is seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def last_due(schedule: str, after: float, now: float) -> float:
     # The search goes back from before a whole minute, and this one may be it.
     at = _first(schedule, now - now % 60.0 + 60.0, is_backwards=True)
     return at if after < at <= now else 0.0
+
+
+def wrong_schedule(schedule: str) -> str:
+    """What is wrong with a cron expression, "" if nothing is."""
+    from cronsim import CronSimError
+
+    try:
+        return "" if next_due(schedule, 0.0) else "it is never due"
+    except CronSimError as error:
+        return str(error)
 
 
 def _first(schedule: str, at: float, *, is_backwards: bool) -> float:

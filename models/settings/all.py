@@ -23,6 +23,7 @@ from models.settings.heartbeats import Heartbeats
 from models.settings.ingest import Ingest
 from models.settings.inhibition import Inhibition
 from models.settings.integrations import Integrations
+from models.settings.learning import Learning
 from models.settings.lifecycle import Lifecycle
 from models.settings.logging import Logging
 from models.settings.messaging import Messaging, Worker
@@ -50,6 +51,7 @@ class Settings(Section):
     lifecycle: Lifecycle = Lifecycle()
     dedup: Dedup = Dedup()
     classification: Classification = Classification()
+    learning: Learning = Learning()
     correlation: Correlation = Correlation()
     notify: Notify = Notify()
     playbooks: Playbooks = Playbooks()

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from models.alerts.patterns import rule_pattern
-from models.settings.processes import CLASSIFIER
+from models.settings.processes import CLASSIFIER, TRAINER
 from models.settings.values import (
     LIVE,
     Section,
@@ -79,6 +79,6 @@ class Classification(Section):
     )
 
     def for_process(self, kind: str, partitions: int) -> Mapping[str, object]:
-        if kind != CLASSIFIER:
+        if kind not in (CLASSIFIER, TRAINER):
             return {}
         return {"rules": [rule.model_dump() for rule in self.rules], "builtin_rules": self.builtin_rules}

@@ -22,6 +22,8 @@ GATEWAY = "gateway"
 #: Goes by the same settings as a gateway.
 COLLECTOR = "collector"
 CORRELATOR = "correlator"
+#: Runs only while a model is trained.
+TRAINER = "trainer"
 
 _encoder = msgspec.msgpack.Encoder()
 

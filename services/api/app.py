@@ -25,6 +25,7 @@ from services.api.graphql.route import add_graphql_route
 from services.api.health import HealthGather, add_health_routes
 from services.api.heartbeats import HeartbeatDesk
 from services.api.ingest_docs import add_formats_to_openapi
+from services.api.models import ModelDesk
 from services.api.opsgenie import answers as opsgenie
 from services.api.opsgenie.reads import add_opsgenie_routes
 from services.api.people import PeopleDesk
@@ -41,6 +42,7 @@ from services.api.v1.dead_letters import add_dead_letter_routes
 from services.api.v1.edge import add_edge_routes
 from services.api.v1.heartbeats import add_heartbeat_routes
 from services.api.v1.incidents import NoSuchIncident
+from services.api.v1.models import add_model_routes
 from services.api.v1.oncall import add_oncall_routes
 from services.api.v1.people import add_people_routes
 from services.api.v1.playbooks import add_playbook_routes
@@ -83,6 +85,7 @@ def build_app(
     people: PeopleDesk,
     letters: LetterDesk,
     topology: TopologyDesk,
+    models: ModelDesk,
     reload: Reload,
 ) -> FastAPI:
     """The application: Alertmanager's reads, /v1 and its stream, /graphql, health, metrics, /openapi.json. No documentation
@@ -113,6 +116,7 @@ def build_app(
     add_topology_routes(app, topology, bodies)
     add_situation_routes(app, topology)
     add_target_routes(app, targets)
+    add_model_routes(app, models, bodies)
     add_routing_routes(app, receivers, settings, bodies)
     add_playbook_routes(app, playbooks, bodies, settings, clock)
     add_run_routes(app, RunReads(reads), commands, bodies)

@@ -29,6 +29,7 @@ from services.cli.commands import (
     formats,
     heartbeats,
     ingest,
+    learn,
     log,
     notify,
     oncall,
@@ -210,6 +211,7 @@ app.add_typer(escalation.app, name="escalation")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(edge.app, name="edge")
+app.add_typer(learn.app, name="learn")
 app.add_typer(situations.app, name="situations")
 app.add_typer(topology.app, name="topology")
 app.command(epilog=EPILOG)(stats.stats)

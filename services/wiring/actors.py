@@ -24,6 +24,7 @@ from models.settings.processes import (
     PUBLISHER,
     RESPONDER,
     SHARD,
+    TRAINER,
     encode_given,
 )
 from models.settings.secrets import holds_secret, revealed
@@ -95,7 +96,12 @@ def _shards(settings: Settings) -> list[str]:
 
 
 def _control_config(settings: Settings, _index: int) -> Mapping[str, object]:
-    return {"partitions": settings.state.partitions, "settings": masked_json(settings)}
+    trainer = {
+        **{name: revealed(value) for name, value in settings.given_to(TRAINER).items()},
+        "shards": _shards(settings),
+        "hold_s": settings.server.hold,
+    }
+    return {"partitions": settings.state.partitions, "settings": masked_json(settings), "trainer": trainer}
 
 
 def _backup_config(settings: Settings, _index: int) -> Mapping[str, object]:
@@ -141,6 +147,7 @@ ACTORS: tuple[ActorKind, ...] = (
         _classifiers,
         f"{FACTORIES}:classifier_actor",
         missing="does not answer: new incidents wait for a severity and type; after 5 s they are notified without",
+        tells_why=True,
     ),
     ActorKind(
         RESPONDER,
@@ -158,6 +165,8 @@ ACTORS: tuple[ActorKind, ...] = (
         missing="does not answer: new incidents are not correlated, and services can't be looked up",
         tells_why=True,
     ),
+    # Hired by the control partition's writer while a model is trained: no start has one.
+    ActorKind(TRAINER, lambda _: [], f"{FACTORIES}:trainer_actor"),
     ActorKind(
         PUBLISHER,
         lambda settings: [] if feed_of(settings) is None else [PUBLISHER_ACTOR],

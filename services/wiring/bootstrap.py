@@ -8,17 +8,18 @@ killed must answer again within a second or two, and imports are most of that.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from actors.runtime.host import Actor, Host
+from actors.runtime.host import Actor, Hired, Host
 from models.control.begun import Begun
 from models.control.changed_settings import ChangedSettings
 from models.control.control import CONTROL
 from models.control.heartbeating import Heartbeats
+from models.control.modelling import ModelVersions
 from models.control.people import People, Policies
 from models.control.shelf import Shelf
 from models.control.silencing import Silences
@@ -30,15 +31,17 @@ from models.shard.settings import ShardSettings
 from services.stores.choice import open_stores, place_of
 
 if TYPE_CHECKING:
-    from actors.classifier import Judge
+    from actors.classifier import ClassifierActor
     from actors.control_tail import ControlTail, SettingsWatch
     from actors.targets import Targets
+    from models.classification.rules import Classifier
     from models.control.events import SettingsChanged
     from models.control.section import Section
     from models.ports import Archive, DeadLetters, EventLog, Peers, Tracer
     from models.settings.all import Settings
     from models.topology.situations import Rules
     from services.actions.table import Actions
+    from services.learning.learner import TenantLearner
     from services.playbooks.worker import PlaybookWorker
 
 
@@ -60,10 +63,14 @@ PUBLISHER_ACTOR = "publisher-0"
 ANNOUNCER_ACTOR = "announcer-0"
 CORRELATOR_ACTOR = "correlator-0"
 BACKUP_ACTOR = "backup-0"
+#: Hired by the control partition's writer.
+TRAINER_ACTOR = "trainer-0"
 #: A shard answers summaries in a few milliseconds, and may have a group before them.
 FOLLOWER_TIMEOUT_S = 5.0
 #: A backup takes what time is left over: alerts come first.
 BACKUP_NICE = 15
+#: So does training.
+TRAINER_NICE = 10
 #: Sections of the control partition that a shard goes by; who may come in is not its to ask.
 SHARD_FOLLOWS = (Slots, Begun, ChangedSettings, Silences, Shelf, Heartbeats, Policies)
 #: The same of a responder: who is on call, and how they are reached.
@@ -144,6 +151,7 @@ def control_actor(config: bytes, host: Host) -> Actor:
     given = msgspec.msgpack.decode(config)
     _log_as(given)
     stores = open_stores(given["place"])
+    trainer = msgspec.msgpack.encode({"place": given["place"], "start": given["start"], **given["trainer"]})
     return ControlActor(
         host,
         stores.log(CONTROL),
@@ -152,6 +160,8 @@ def control_actor(config: bytes, host: Host) -> Actor:
         _watch(given, processes.CONTROL),
         given["settings"],
         Kept(stores.log, stores.archive),
+        trainer=Hired(TRAINER_ACTOR, f"{__name__}:trainer_actor", trainer, given["trainer_cpus"]),
+        schedule=given["learning_schedule"],
     )
 
 
@@ -184,21 +194,37 @@ def shard_actor(config: bytes, host: Host) -> Actor:
 
 
 def classifier_actor(config: bytes, host: Host) -> Actor:
-    """actors.classifier.ClassifierActor on rules."""
-    from actors.classifier import ClassifierActor
+    """actors.classifier.ClassifierActor on rules, and on the models that count."""
 
     given = msgspec.msgpack.decode(config)
     _log_as(given)
 
     def take(changed: Mapping[str, Any]) -> None:
-        actor.judge = judge(changed)
+        go_by(changed)
 
-    tracer = _tracer(given["telemetry"], host.name)
-    actor = ClassifierActor(host, judge(given), tracer, control=_followed(given, processes.CLASSIFIER, take))
+    control = _followed(given, processes.CLASSIFIER, take, (ChangedSettings, ModelVersions))
+    actor, go_by = classifier(given, host, _tracer(given["telemetry"], host.name), control)
     return actor
 
 
-def judge(given: Mapping[str, Any]) -> Judge:
+def classifier(
+    given: Mapping[str, Any], host: Host, tracer: Tracer, control: ControlTail
+) -> tuple[ClassifierActor, Callable[[Mapping[str, Any]], None]]:
+    """A classifier by these settings, and what has it go by others."""
+    from actors.classifier import ClassifierActor
+    from actors.judging import Judging
+    from models.metrics import Meter
+
+    meter = Meter(host.name)
+    judge = Judging(rules(given), given["model_confidence"], control, meter)
+
+    def take(changed: Mapping[str, Any]) -> None:
+        judge.take(rules(changed), changed["model_confidence"])
+
+    return ClassifierActor(host, judge, tracer, control=control, models=judge, meter=meter), take
+
+
+def rules(given: Mapping[str, Any]) -> Classifier:
     """What judges by the configured rules, and then by the built-in ones if these are wanted."""
     from models.classification.rules import Classifier, compile_rule
 
@@ -272,6 +298,57 @@ def backup_actor(config: bytes, host: Host) -> Actor:
         retention_s=given["retention_s"],
         control=CONTROL_ACTOR,
     )
+
+
+def trainer_actor(config: bytes, host: Host) -> Actor:
+    """actors.trainer.TrainerActor over the chosen stores, at low priority."""
+    from actors.trainer import TrainerActor
+    from services.learning.learner import Bounds
+    from services.wiring.telling import tell_control
+
+    given = msgspec.msgpack.decode(config)
+    _log_as(given)
+    os.nice(TRAINER_NICE)
+    stores = open_stores(given["place"])
+
+    def take(changed: Mapping[str, Any]) -> None:
+        learner.rules, learner.bounds = rules(changed), Bounds.of(changed)
+
+    control = _followed(given, processes.TRAINER, take, (Slots, ChangedSettings, ModelVersions))
+    learner = tenant_learner(given, host, given["shards"], stores.archive, control)
+    tell = partial(tell_control, host.peers, CONTROL_ACTOR, hold_s=given["hold_s"])
+    return TrainerActor(host.name, control, learner, tell)
+
+
+def tenant_learner(
+    given: Mapping[str, Any],
+    host: Host,
+    shards: Sequence[str],
+    open_archive: Callable[[str], Archive],
+    control: ControlTail,
+) -> TenantLearner:
+    """What trains by the incidents of these shards and their archives."""
+    from services.api.asking import Asking
+    from services.learning.learner import Bounds, TenantLearner
+
+    archives = [open_archive(partition_name(index)) for index in range(len(shards))]
+
+    def shard_of(slot: int) -> int:
+        slots = control.state.slots
+        assert slots is not None
+        return slots.owners[slot]
+
+    def ask(shard: int, query: bytes) -> Awaitable[bytes]:
+        return host.peers.call(shards[shard], "ask", query, FOLLOWER_TIMEOUT_S)
+
+    def asking_of(tenant: str) -> Asking:
+        return Asking(ask, len(shards), shard_of, archives, tenant=tenant)
+
+    async def close() -> None:
+        for archive in archives:
+            await archive.close()
+
+    return TenantLearner(asking_of, rules(given), Bounds.of(given), close)
 
 
 def publisher_actor(config: bytes, host: Host) -> Actor:

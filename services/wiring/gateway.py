@@ -31,7 +31,7 @@ from models.partition.sharding import TENANT
 from models.ports import Archive, Clock, DeadLetters, EventLog, Peers, Tracer
 from models.settings.all import Settings
 from models.settings.heartbeats import Heartbeats as HeartbeatSettings
-from models.settings.processes import CORRELATOR, RESPONDER
+from models.settings.processes import CLASSIFIER, CORRELATOR, RESPONDER
 from models.shard.messages import Reply
 from services.api.app import build_app
 from services.api.cors import opened_to
@@ -39,6 +39,7 @@ from services.api.dead_letters import LetterDesk
 from services.api.guard import Guard
 from services.api.health import HealthGather
 from services.api.heartbeats import HeartbeatDesk
+from services.api.models import ModelDesk
 from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
@@ -189,6 +190,7 @@ class Gateway:
         self.commands = Commands(self._tell, self.reads)
         replayer = Replayer(dead_letters, station.intake, station.formats, clock, self.meter, self._tracer)
         desk = TokenDesk(station.tail, station.tell_control)
+        classifiers = [each for each in other_actors if each.startswith(f"{CLASSIFIER}-")]
         correlators = [each for each in other_actors if each.startswith(f"{CORRELATOR}-")]
         self.playbooks = PlaybookDesk(station.tail, station.tell_control)
         responders = [each for each in other_actors if each.startswith(f"{RESPONDER}-")]
@@ -207,6 +209,7 @@ class Gateway:
             edge=EdgeAgents(self.edge_shards),
             letters=LetterDesk(dead_letters, replayer, tenant),
             topology=TopologyDesk(peers, correlators),
+            models=ModelDesk(station.tail, station.tell_control, peers, classifiers, tenant),
             heartbeats=HeartbeatDesk(station.tail, station.tell_control, self.reads, clock, tenant),
             people=PeopleDesk(station.tail, station.tell_control, clock, tenant, lambda: station.settings),
             reload=self.change_settings,

@@ -24,24 +24,24 @@ import msgspec
 import uvicorn
 
 from actors.begun import Kept
-from actors.classifier import ClassifierActor
 from actors.control import ControlActor
 from actors.control_tail import ControlTail, SettingsWatch
 from actors.correlator import Correlator
 from actors.delivery import DeliveryWindow
 from actors.responder import ResponderActor
 from actors.runtime.clock import SystemClock
-from actors.runtime.host import Actor, Host
+from actors.runtime.host import Actor, Hired, Host
 from actors.runtime.local import LocalCluster
 from actors.shard import IncidentShard, ShardOptions
 from actors.targets import Targets
+from actors.trainer import TrainerActor
 from models.control.events import SettingsChanged
 from models.errors import Unavailable
 from models.metrics import Meter
 from models.partition.sharding import TENANT, partition_name
 from models.ports import Archive, Clock, DeadLetters, EventLog, Tracer, Worker
 from models.settings.all import Settings
-from models.settings.processes import CLASSIFIER, COLLECTOR, CORRELATOR, RESPONDER, SHARD, given_by
+from models.settings.processes import CLASSIFIER, COLLECTOR, CORRELATOR, RESPONDER, SHARD, TRAINER, given_by
 from models.settings.secrets import revealed
 from models.shard.known_silences import KnownSilences
 from models.shard.settings import ShardSettings
@@ -49,6 +49,7 @@ from models.topology.topology import TOPOLOGY
 from services.actions.table import Actions
 from services.feed.relate import IncidentReader
 from services.ingest.sources.table import open_sources
+from services.learning.learner import Bounds
 from services.machine.front_tls import Front
 from services.machine.http_protocol import Protocol
 from services.machine.websocket_protocol import Protocol as WebSocketProtocol
@@ -67,6 +68,7 @@ from services.wiring.actors import plan
 from services.wiring.collector import Collector
 from services.wiring.gateway import Gateway
 from services.wiring.station import Station
+from services.wiring.telling import tell_control
 from tests.api.build_once import built_from_what_was_made
 from tests.api.on_wire import connected, known, raw
 
@@ -396,22 +398,24 @@ async def system(
 
     def control(host: Host) -> Actor:
         return ControlActor(
-            host, stores.log("control"), clock, partitions, kept=Kept(stores.log, stores.archive)
+            host,
+            stores.log("control"),
+            clock,
+            partitions,
+            kept=Kept(stores.log, stores.archive),
+            trainer=Hired(bootstrap.TRAINER_ACTOR, "", b"", 1.0),
+            schedule=configured.learning.schedule,
         )
 
     def tracer(name: str) -> Tracer:
         return bootstrap.open_tracer(configured, name)
 
     def classifier(host: Host) -> Actor:
-        def take(changed: SettingsChanged) -> None:
-            actor.judge = bootstrap.judge(given_by(changed, CLASSIFIER))
-
-        actor = ClassifierActor(
-            host,
-            bootstrap.judge(configured.given_to(CLASSIFIER)),
-            tracer(host.name),
-            control=ControlTail(stores.log("control"), SettingsWatch("", take)),
+        control = ControlTail(
+            stores.log("control"), SettingsWatch("", lambda changed: take(given_by(changed, CLASSIFIER)))
         )
+        given = configured.given_to(CLASSIFIER)
+        actor, take = bootstrap.classifier(given, host, tracer(host.name), control)
         return actor
 
     is_off = bool(configured.notify.why_off)
@@ -465,6 +469,7 @@ async def system(
 
         return shard
 
+    cluster.for_hire[bootstrap.TRAINER_ACTOR] = partial(_trainer, configured, stores)
     await cluster.start(bootstrap.CONTROL_ACTOR, control)
     await cluster.start("classifier-0", classifier)
     if responders:
@@ -561,6 +566,17 @@ def _collector(configured: Settings, stores: Stores, clock: SettableClock, host:
         given = revealed(configured.given_to(COLLECTOR))
         assert isinstance(given, Mapping)
         return Collector(host.name, station, open_sources, given)
+
+
+def _trainer(configured: Settings, stores: Stores, host: Host) -> TrainerActor:
+    def take(changed: SettingsChanged) -> None:
+        learner.bounds = Bounds.of(given_by(changed, TRAINER))
+
+    control = ControlTail(stores.log("control"), SettingsWatch("", take))
+    shards = [bootstrap.shard_actor_name(index) for index in range(configured.state.partitions)]
+    learner = bootstrap.tenant_learner(configured.given_to(TRAINER), host, shards, stores.archive, control)
+    tell = partial(tell_control, host.peers, bootstrap.CONTROL_ACTOR, hold_s=5.0)
+    return TrainerActor(host.name, control, learner, tell)
 
 
 def _correlator(configured: Settings, stores: Stores, clock: SettableClock, host: Host) -> Correlator:

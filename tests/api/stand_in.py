@@ -43,6 +43,7 @@ from services.api.app import build_app
 from services.api.dead_letters import LetterDesk
 from services.api.health import HealthGather
 from services.api.heartbeats import HeartbeatDesk
+from services.api.models import ModelDesk
 from services.api.people import PeopleDesk
 from services.api.playbooks import PlaybookDesk
 from services.api.reads import Reads
@@ -103,6 +104,7 @@ class StandIn:
         self.people = PeopleDesk(tail, self.tell, self.clock, TENANT, Settings)
         self.letters = _letters(self.clock)
         self.topology = TopologyDesk(LocalCluster(), [])
+        self.models = ModelDesk(tail, self.tell, LocalCluster(), [], "default")
         logs = [MemoryEventLog(MemoryStore(), partition_name(shard)) for shard in range(self.shards)]
         self.tails = Tails(
             logs, self.ask, self._nowhere, lambda: 1, self.clock, Meter("stand-in"), tenant="default"
@@ -127,6 +129,7 @@ class StandIn:
                 edge=self.edge,
                 letters=self.letters,
                 topology=self.topology,
+                models=self.models,
                 heartbeats=self.heartbeats,
                 people=self.people,
                 reload=self.reload,

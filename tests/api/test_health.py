@@ -173,6 +173,7 @@ def test_metrics_are_503_when_no_actor_answers() -> None:
         edge=stand_in.edge,
         letters=stand_in.letters,
         topology=stand_in.topology,
+        models=stand_in.models,
         heartbeats=stand_in.heartbeats,
         people=stand_in.people,
         reload=stand_in.reload,

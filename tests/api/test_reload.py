@@ -44,7 +44,7 @@ def shard(ours: System, index: int = 0) -> object:
 
 @pytest.mark.asyncio
 async def test_a_reload_says_what_changed_and_gateways_shards_and_classifiers_go_by_it(ours: System) -> None:
-    judge = ours.cluster.get("classifier-0").judge  # type: ignore[union-attr]
+    rules = ours.cluster.get("classifier-0").judge.rules  # type: ignore[union-attr]
     answer = await reload(
         ours,
         {
@@ -66,7 +66,7 @@ async def test_a_reload_says_what_changed_and_gateways_shards_and_classifiers_go
     assert ours.gateway.station.settings.lifecycle.resolve_timeout == 3600.0
     assert "resolve_timeout: 1h" in json.loads((await ours.get("/api/v2/status")).body)["config"]["original"]
     await soon(lambda: all(shard(ours, index).reopen_window_s == 600.0 for index in (0, 1)))  # type: ignore[attr-defined]
-    await soon(lambda: ours.cluster.get("classifier-0").judge is not judge)  # type: ignore[union-attr]
+    await soon(lambda: ours.cluster.get("classifier-0").judge.rules is not rules)  # type: ignore[union-attr]
     await ours.post("/v1/alerts", [alert("Odd", team="ml")])
 
     async def severity() -> str:

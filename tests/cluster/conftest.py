@@ -24,7 +24,7 @@ from tests.ports import free_port
 ORDER = (
     "test_launch", "test_guard", "test_first_ten_minutes", "test_playbooks",
     "test_listeners", "test_machine", "test_response", "test_reload", "test_tracing", "test_clients", "test_replicas",
-    "test_stream", "test_feed", "test_silences", "test_kill", "test_grpc", "test_doors_under_kills",
+    "test_stream", "test_feed", "test_silences", "test_learning", "test_kill", "test_grpc", "test_doors_under_kills",
     "test_people", "test_everything", "test_end",
 )  # fmt: skip
 HERE = Path(__file__).parent

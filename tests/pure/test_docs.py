@@ -67,6 +67,7 @@ AWAITED = "{{"
 SOMETHING = {
     "server.origins": "https://wall.example",
     "server.tls.clients": "[]",
+    "learning.schedule": "0 3 * * 1",
     "correlation.mute_severities": "P3,P4",
     "correlation.topology_file": "/etc/llm-im/services.yaml",
     "heartbeats.expected": '[{"name": "backup", "interval": "1d"}]',

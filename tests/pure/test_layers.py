@@ -67,6 +67,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "yaml": ("models/playbook/document.py", "services/api/alertmanager/status.py", "services/wiring/bootstrap.py"),
     "jinja2": ("models/playbook/template.py", "models/playbook/sandbox.py", "models/playbook/filters.py"),
     "polars": ("services/cli/shared/parquet.py",),
+    "sklearn": ("services/learning/fitting.py",), "scipy": ("services/learning/fitting.py",),
     "graphql": ("services/api/graphql/*.py",),
     "requests": (), "httpx": (), "httpx2": (),
     "fsspec": ("services/upkeep/backup/place.py",),

@@ -92,6 +92,9 @@ OTHERS: dict[str, object] = {
     "notify.route.escalate_to": ["dev"],
     "notify.routes": [{"matchers": ["a=b"], "receivers": ["dev"], "continue": True}],
     "classification.builtin_rules": False,
+    "learning.schedule": "0 3 * * 1",
+    "learning.max_examples": 5000,
+    "learning.confidence": 0.9,
     "notify.webhook.url": "https://example.org/hook",
     "publish.redis.url": "redis://127.0.0.1",
     "auth.required": True,
@@ -201,6 +204,8 @@ def test_what_is_taken_over_reaches_who_goes_by_it(key: Key) -> None:
     kinds |= {"notify.receivers": 2, "notify.webhook.max_alerts": 2}
     # Shards and the correlator.
     kinds |= {"correlation.mute_symptoms": 2, "correlation.mute_severities": 2}
+    # Classifiers, and what trains beside the rules.
+    kinds |= {"classification.rules": 2, "classification.builtin_rules": 2, "learning.confidence": 2}
     assert len(reached) == kinds.get(key.name, 1)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from models import VERSION
 from models.alerts.inhibition import Inhibitor
@@ -20,6 +21,15 @@ from models.control.control import ControlState
 from models.control.events import CopyBegan, CopyEnded, PartitionsBegan, SettingsChanged, StoreMoved
 from models.control.heartbeats import Heartbeat, HeartbeatHeard, RemoveHeartbeat, SetHeartbeat
 from models.control.issuing import CreateToken, RevokeToken, RotateToken, TokensSeen
+from models.control.model_versions import (
+    AskTraining,
+    Counted,
+    FailTraining,
+    KeepModel,
+    PromoteModel,
+    RollBackModel,
+    ShadowModel,
+)
 from models.control.playbooks import ApplyPlaybook, RemovePlaybook, SetPlaybookMode
 from models.control.polls import MoveCursor, ReleasePoll, TakePoll
 from models.control.silences import ExpireSilence, SetSilence, Silence
@@ -44,6 +54,8 @@ from models.incidents.verbs import (
     Unmerge,
     Update,
 )
+from models.learned.evaluate import Evaluation, Figures
+from models.learned.model import Head, Model, encode_model
 from models.partition.event import Event
 from models.partition.frames import NO_DIGEST, encode_frame
 from models.people.person import Contact, Person
@@ -200,6 +212,17 @@ def topology_story() -> list[list[Event]]:
     return told
 
 
+SEVERITY_FIGURES = Figures(
+    30, 0.9, 0.8, 0.6, 0.5, 0.9, 0.8, 0.7, 0.95, 0.05, [("P1", "P1", 27), ("P2", "P1", 3)]
+)
+
+
+def tiny_model() -> bytes:
+    """A model that knows one word."""
+    head = Head(("P0", "P1"), np.ones((1, 2), np.float32), np.zeros(2, np.float32), 1.0)
+    return encode_model(Model(np.array([7], np.uint32), np.ones(1, np.float32), 1.0, {"severity": head}))
+
+
 def control_story() -> list[list[Event]]:
     """The events of each frame of the control partition's log in which everything happens once."""
     state = ControlState()
@@ -244,6 +267,18 @@ def control_story() -> list[list[Event]]:
     shift = Override("o1", "primary", "ana", at(0), at(3600), at(20), "ada", "dentist")
     policy = Policy("critical", (Level((Target("schedule", "primary"),)),), 1, (Target("receiver", "ops"),))
     each([*state.decide(ChangePeople("ada", [ana], [week], [shift], [policy]), at(20))])
+    for number, (name, version) in enumerate((("t1", 1), ("t2", 2)), 21):
+        each([*state.decide(AskTraining(name, "ada", "default"), at(number))])
+        found = Evaluation({"severity": SEVERITY_FIGURES}, "service", 4, 0.7)
+        kept = KeepModel(
+            name, tiny_model(), 1.5, Counted(60, 20, 30), found, {"type": "0 with 3 examples or more"}
+        )
+        each([*state.decide(kept, at(number))])
+        each([*state.decide(PromoteModel(version, "ada", "default", "better"), at(number))])
+    each([*state.decide(RollBackModel(2, "ada", "default", "worse after all"), at(23))])
+    each([*state.decide(ShadowModel(2, "ada", "default"), at(24))])
+    each([*state.decide(AskTraining("t3", "schedule", "default"), at(25))])
+    each([*state.decide(FailTraining("t3", "too few"), at(26))])
     each([CopyBegan("sqlite (./var)")])
     each([CopyEnded()])
     each([PartitionsBegan(["shard/0000", "shard/0001"])])
