@@ -10,7 +10,7 @@ import { heartbeatsPage } from "./pages/heartbeats.js";
 import { incidentPage } from "./pages/incident.js";
 import { incidentsPage } from "./pages/incidents.js";
 import { onCallPage } from "./pages/oncall.js";
-import { runsPage } from "./pages/runs.js";
+import { activeRuns, runsPage } from "./pages/runs.js";
 import { signInPage } from "./pages/signin.js";
 import { silencesPage } from "./pages/silences.js";
 import { situationPage, situationsPage } from "./pages/situation.js";
@@ -113,8 +113,7 @@ const countLater = paced(count, COUNT_MS);
 
 async function countWaiting() {
   try {
-    const found = await get("/v1/runs", { query: { active: true, limit: 200 } });
-    const waits = found.items.filter((/** @type {any} */ each) => each.waits_for.length).length;
+    const waits = (await activeRuns()).filter((/** @type {any} */ each) => each.waits_for.length).length;
     waiting.hidden = !waits;
     fill(waiting, String(waits));
     waiting.title = `${waits} wait for approval`;

@@ -9,7 +9,9 @@ import { answer, steer } from "../verbs.js";
 import { plainPage } from "./list.js";
 
 const PAGE = 50;
-const ACTIVE_MAX = 200;
+/** Runs under way are all read, so that none that waits is missed: so many at once, and so often at most. */
+const ACTIVE_PAGE = 200;
+const ACTIVE_PAGES_MAX = 10;
 const RUNS = /^(Playbook|Action|Step|Approval)/;
 const KINDS = /** @type {Record<string, string>} */ ({ waiting: "due", failed: "bad", aborted: "bad", succeeded: "good", running: "state", cancelled: "quiet", paused: "quiet", ending: "state" });
 
@@ -39,12 +41,12 @@ export function runsPage(shell) {
     hears: (event) => event.event === "incident" && RUNS.test(event.kind),
     load: async () => {
       const [active, past] = await Promise.all([
-        get("/v1/runs", { query: { active: true, limit: ACTIVE_MAX }, signal: shell.signal }),
+        activeRuns(shell.signal),
         get("/v1/runs", { query: { active: false, limit: Math.max(PAGE, Math.min(1000, ended.length)) }, signal: shell.signal }),
       ]);
-      const waits = active.items.filter((/** @type {any} */ each) => each.waits_for.length);
+      const waits = active.filter((/** @type {any} */ each) => each.waits_for.length);
       keep(waiting, waits, (each) => each.id, card);
-      keep(running, active.items.filter((/** @type {any} */ each) => !each.waits_for.length), (each) => each.id, card);
+      keep(running, active.filter((/** @type {any} */ each) => !each.waits_for.length), (each) => each.id, card);
       fill(none, !waits.length && nothing("Nothing waits."));
       ended = past.items;
       next = past.next;
@@ -55,6 +57,19 @@ export function runsPage(shell) {
   /** @param {any} run */
   const card = (run) => runCard(run, page.later);
   return page;
+}
+
+/** All that are under way. @param {AbortSignal} [signal] @returns {Promise<any[]>} */
+export async function activeRuns(signal) {
+  const found = [];
+  let cursor = null;
+  for (let page = 0; page < ACTIVE_PAGES_MAX; page++) {
+    const answer = await get("/v1/runs", { query: { active: true, limit: ACTIVE_PAGE, cursor }, signal });
+    found.push(...answer.items);
+    cursor = answer.next;
+    if (!cursor) break;
+  }
+  return found;
 }
 
 /** A run, with what can be done about it. @param {any} run @param {() => void} done @param {{isAlone?: boolean}} [how] */
