@@ -71,7 +71,7 @@ LANES = {
         Lane("stores", ("tests/contract",), 300),
         Lane("api", ("tests/api",), 650),
         Lane("cli", ("tests/cli",), 220),
-        Lane("browser", ("tests/browser",), 110),
+        Lane("browser", ("tests/browser",), 60),
         Lane("sim", ("tests/simulation",), 360),
         # Each of these owns a Ray, of a dozen processes: one at a time.
         Lane("ray", ("tests/cluster",), 500, workers=()),
@@ -80,7 +80,7 @@ LANES = {
 #: Side by side, each in this order: what computes without a pause, and what mostly waits for servers and processes. Two at a time
 #: keep two cores busy; more would only take memory. A Ray, the largest, starts beside the simulation, which is one process a
 #: worker.
-TRACKS = (("check", "sim", "api"), ("stores", "cli", "ray"))
+TRACKS = (("check", "sim", "api"), ("stores", "cli", "browser", "ray"))
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -40,20 +41,16 @@ async def test_who_was_faster_is_said_before_anything_is_overwritten(ours: Syste
     reader = await desk.reader(ours, f"/ui/incidents/{incident}")
     page = reader.page
     await expect(reader.button("Acknowledge")).to_be_visible()
-    # What is heard is held back, as on a bad line.
-    await page.route(
-        f"**/v1/incidents/{incident}*",
-        lambda route: route.continue_() if route.request.method == "POST" else route.abort(),
-    )
+    await reader.button("Resolve").click()
     await ours.post(f"/v1/incidents/{incident}/acknowledge", {}, headers={"X-Actor": "ben"})
     await ours.post(f"/v1/incidents/{incident}/reclassify", {"severity": "P0"}, headers={"X-Actor": "ben"})
-    await page.unroute_all()
-    await page.route(f"**/v1/incidents/{incident}/timeline*", lambda route: route.abort())
+    await reader.dialog.get_by_role("button", name="Resolve").click()
 
-    await reader.button("Acknowledge").click()
-    await expect(reader.dialog).to_contain_text("Acknowledged by: nobody → ben")
-    await expect(reader.dialog).to_contain_text("→ P0")
-    await reader.dialog.get_by_role("button", name="Leave it").click()
+    question = reader.dialog.filter(has_text="It has changed meanwhile")
+    await expect(question).to_contain_text("Acknowledged by: nobody → ben")
+    await expect(question).to_contain_text("→ P0")
+    await question.get_by_role("button", name="Leave it").click()
+    await reader.asks()
     await expect(page.locator(".lead .holder")).to_have_text("ben")
     assert (await ours.get(f"/v1/incidents/{incident}")).json["acknowledged"]["by"] == "ben"
 
@@ -83,6 +80,25 @@ async def test_an_incident_is_opened_by_hand(ours: System, desk: Desk) -> None:
 
     await expect(reader.page.get_by_role("heading", level=1)).to_have_text("Answers repeat themselves")
     await expect(reader.page.get_by_text("It was created by hand and has no alerts.")).to_be_visible()
+
+
+async def test_alerts_are_split_off_and_a_report_is_saved(ours: System, desk: Desk) -> None:
+    incident = await opened(ours, "Parts", pod="a")
+    await opened(ours, "Parts", pod="b")
+    reader = await desk.reader(ours, f"/ui/incidents/{incident}")
+    await expect(reader.page.locator("li.alert")).to_have_count(2)
+    await reader.page.get_by_text("More", exact=True).click()
+    async with reader.page.expect_download() as download:
+        await reader.button("Report as a file").click()
+    assert "Parts (api)" in Path(await (await download.value).path()).read_text("utf-8")
+
+    await reader.page.get_by_text("More", exact=True).click()
+    await reader.button("Split alerts off…").click()
+    await reader.dialog.get_by_role("checkbox").nth(1).check()
+    await reader.dialog.get_by_label("Title of the new incident").fill("The other pod")
+    await reader.dialog.get_by_role("button", name="Split").click()
+    await expect(reader.page.get_by_role("heading", level=1)).to_have_text("The other pod")
+    await expect(reader.page.locator("li.alert")).to_have_count(1)
 
 
 async def test_the_apis_own_words_say_why_it_refuses(ours: System, desk: Desk) -> None:

@@ -39,6 +39,7 @@ NAUGHTY = [
     "x" * 900,
     "-1e999 NaN null undefined [object Object]",
     "%00 %0d%0aSet-Cookie: x=1",
+    "a line\nand \\ another \\n\"\ttab",
 ]  # fmt: skip
 BOOK = """
 name: naughty
@@ -128,6 +129,11 @@ async def test_what_others_wrote_is_text_on_every_page(ours: System, desk: Desk)
     listed = (await ours.get("/v1/incidents?sort=created_at")).items
     assert shown == [each["title"] for each in listed] and len(set(shown)) == len(NAUGHTY)
 
+    # As a matcher it means itself and nothing else.
+    for number in (3, 13, 16, len(NAUGHTY) - 1):
+        await reader.go(f"/ui/incidents/{incidents[number]}")
+        await reader.button("Silence").click()
+        await expect(reader.dialog.locator(".preview")).to_contain_text("Mutes 1 of")
     # The first has a note of each; others have links, and an end.
     for number in (7, 2, 9, 0):
         await reader.go(f"/ui/incidents/{incidents[number]}")

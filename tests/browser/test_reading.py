@@ -152,6 +152,19 @@ async def test_what_is_tapped_on_a_phone_is_large_enough(ours: System, desk: Des
         assert box is not None and box["height"] >= 44 and box["x"] + box["width"] <= 360
 
 
+async def test_somebody_else_is_put_on_call_and_that_is_undone(ours: System, desk: Desk) -> None:
+    reader = await desk.reader(ours, "/ui/oncall")
+    now = reader.page.locator("li.duty .person")
+    before = (await ours.get("/v1/oncall")).items[0]["person"]
+    await expect(now).to_have_text(before)
+    await reader.button("Somebody else for a while…").click()
+    await reader.dialog.get_by_role("button", name="Put on call").click()
+
+    await expect(now).not_to_have_text(before)
+    await reader.button("Undo").click()
+    await expect(now).to_have_text(before)
+
+
 async def test_a_dialog_gives_the_focus_back(ours: System, desk: Desk) -> None:
     main = next(each["id"] for each in (await ours.get("/v1/incidents?service=llm-api")).items)
     reader = await desk.reader(ours, f"/ui/incidents/{main}")

@@ -78,6 +78,13 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, subprocess.CompletedProcess[str]]:
+    """One on which `make install` was typed, and what it said: making an environment takes seconds."""
+    made = Machine(tmp_path_factory.mktemp("installed"))
+    return made, made.make("install", f"PYTHON={sys.executable}")
+
+
 def test_help_names_every_target(machine: Machine) -> None:
     told = machine.make("help").stdout
 
@@ -125,10 +132,11 @@ def test_where_venv_is_missing_it_prints_the_line_to_type(machine: Machine) -> N
     assert "apt-get install python3.11-venv" in done.stderr
 
 
-def test_it_installs_once_and_again_when_the_lock_changes(machine: Machine, tmp_path: Path) -> None:
-    python = f"PYTHON={sys.executable}"
+def test_it_installs_once_and_again_when_the_lock_changes(
+    installed: tuple[Machine, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    machine, first = installed
 
-    first = machine.make("install", python)
     second = machine.make("install")
     machine.lock.write_text("# changed\n")
     third = machine.make("install")
@@ -154,10 +162,13 @@ def test_it_installs_once_and_again_when_the_lock_changes(machine: Machine, tmp_
     assert os.access(machine.root / ".venv" / "bin" / "llm-im", os.X_OK)
 
 
-def test_what_pip_could_not_install_is_told_and_tried_again(machine: Machine) -> None:
+def test_what_pip_could_not_install_is_told_and_tried_again(
+    installed: tuple[Machine, subprocess.CompletedProcess[str]],
+) -> None:
+    machine, _ = installed
     machine.lock.write_text("there-is-no-such-package==1.0 --hash=sha256:" + "0" * 64 + "\n")
 
-    first = machine.make("install", f"PYTHON={sys.executable}")
+    first = machine.make("install")
     second = machine.make("install")
 
     for done in (first, second):

@@ -23,6 +23,9 @@ export class Refused extends Error {
 /** Called when a request is answered 401: there is no token, or it is no longer valid. */
 export const lost = { call: (/** @type {string} */ _why) => {} };
 
+/** Called when a change is sent again for the first time. */
+export const insisting = { call: () => {} };
+
 /** @typedef {{query?: Record<string, any> | URLSearchParams, body?: unknown, version?: number | null, signal?: AbortSignal}} More */
 
 /** What every request has. @returns {Record<string, string>} */
@@ -72,6 +75,7 @@ export async function change(method, path, more = {}) {
   const body = method === "DELETE" ? undefined : JSON.stringify(more.body ?? {});
   if (body !== undefined) given["Content-Type"] = "application/json";
   const until = Date.now() + INSIST_MS;
+  let isFirst = true;
   for (;;) {
     try {
       return await once(method, pathOf(path, more.query), given, body, more.signal ?? AbortSignal.timeout(READ_MS));
@@ -79,29 +83,35 @@ export async function change(method, path, more = {}) {
       const again = error instanceof Refused && (error.status === 0 || error.status === 503);
       const pause = error instanceof Refused ? Math.max(PAUSE_MS, error.retryAfterS * 1000) : 0;
       if (!again || more.signal?.aborted || Date.now() + pause > until) throw error;
+      if (isFirst) insisting.call();
+      isFirst = false;
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 }
+
+/** What is no JSON, as it is. @param {string} path @param {More["query"]} [query] @returns {Promise<string>} */
+export const text = (path, query) => once("GET", pathOf(path, query), {}, undefined, AbortSignal.timeout(READ_MS), false);
 
 /** @param {string} path @param {unknown} [body] @param {number | null} [version] */
 export const post = (path, body, version) => change("POST", path, { body, version });
 
 /**
  * @param {string} method @param {string} path @param {Record<string, string>} given @param {string | undefined} body
- * @param {AbortSignal} [signal] @returns {Promise<any>}
+ * @param {AbortSignal} [signal] @param {boolean} [isJson] @returns {Promise<any>}
  */
-async function once(method, path, given, body, signal) {
+async function once(method, path, given, body, signal, isJson = true) {
   let answer;
   let text;
   try {
-    answer = await fetch(path, { method, headers: { Accept: "application/json", ...headers(), ...given }, body, signal, cache: "no-store", credentials: "same-origin", redirect: "error" });
+    answer = await fetch(path, { method, headers: { ...(isJson ? { Accept: "application/json" } : {}), ...headers(), ...given }, body, signal, cache: "no-store", credentials: "same-origin", redirect: "error" });
     text = await answer.text();
   } catch (error) {
     if (signal?.aborted && /** @type {any} */ (signal.reason)?.name !== "TimeoutError") throw error;
     throw new Refused(0, { detail: "the server can't be reached" });
   }
   heardDate(answer.headers.get("Date"));
+  if (answer.ok && !isJson) return text;
   const found = text ? parsed(text) : null;
   if (answer.ok) return found;
   const refused = new Refused(answer.status, found && typeof found === "object" ? { detail: found.message, ...found } : { detail: text.slice(0, 300) });

@@ -1,10 +1,11 @@
 // @ts-check
 // The page itself: who reads, which part of it is shown, the bar at the top, the keyboard. Loads everything at once: at three in the morning nothing
 // is to be fetched when it is needed.
-import { Refused, get, lost } from "./api.js";
+import { Refused, get, insisting, lost } from "./api.js";
 import { fill, h, icon, words } from "./dom.js";
 import { live } from "./live.js";
-import { ask, button, fail, field, messages, quiet, severity, SEVERITIES, trouble, undoLast, OPEN_STATES } from "./parts.js";
+import { paced } from "./pace.js";
+import { ask, button, fail, field, messages, quiet, say, severity, SEVERITIES, trouble, undoLast, OPEN_STATES } from "./parts.js";
 import { heartbeatsPage } from "./pages/heartbeats.js";
 import { incidentPage } from "./pages/incident.js";
 import { incidentsPage } from "./pages/incidents.js";
@@ -17,10 +18,11 @@ import { statusPage } from "./pages/status.js";
 import { isName, keys, session } from "./session.js";
 import { clock, tick, when } from "./times.js";
 
+const LIST = /^\/(ui(\/incidents)?)?$/;
 const ID = "([0-9a-fA-F-]{36})";
 /** @type {[RegExp, (shell: any, ...found: string[]) => any, string][]} */
 const ROUTES = [
-  [/^\/(ui(\/incidents)?)?$/, (shell) => incidentsPage(shell), "incidents"],
+  [LIST, (shell) => incidentsPage(shell), "incidents"],
   [new RegExp(`^/ui/incidents/${ID}$`), (shell, id) => incidentPage(shell, id.toLowerCase()), "incidents"],
   [/^\/ui\/silences$/, (shell) => silencesPage(shell), "silences"],
   [/^\/ui\/runs$/, (shell) => runsPage(shell), "runs"],
@@ -97,13 +99,8 @@ function signOut() {
 
 /** @type {Record<string, number>} */
 let bySeverity = {};
-let countedAt = 0;
-/** @type {any} */
-let counting = null;
 
 async function count() {
-  counting = null;
-  countedAt = Date.now();
   try {
     bySeverity = (await get("/v1/stats", { query: { window: "1h" } })).by_severity;
     showCounts();
@@ -112,9 +109,7 @@ async function count() {
   }
 }
 
-function countLater() {
-  counting ??= setTimeout(() => void count(), Math.max(200, countedAt + COUNT_MS - Date.now()));
-}
+const countLater = paced(count, COUNT_MS);
 
 async function countWaiting() {
   try {
@@ -127,6 +122,8 @@ async function countWaiting() {
     waiting.hidden = true;
   }
 }
+
+const countWaitingLater = paced(countWaiting, COUNT_MS);
 
 function showCounts() {
   const open = OPEN_STATES.map((each) => `state=${each}`).join("&");
@@ -176,7 +173,7 @@ function showLiveness() {
 live.watchers.add(showLiveness);
 live.on((event) => {
   if (event.event === "incident" || event.event === "ready" || event.event === "reset") countLater();
-  if (event.event === "reset" || event.event === "ready" || (event.event === "incident" && RUNS.test(event.kind))) void countWaiting();
+  if (event.event === "reset" || event.event === "ready" || (event.event === "incident" && RUNS.test(event.kind))) countWaitingLater();
   // What was loaded before the stream stood may have missed something in between.
   if (event.event === "ready") current?.refresh?.();
   current?.heard?.(event);
@@ -193,27 +190,32 @@ function go(path, { replace = false, keepsFocus = false } = {}) {
     current?.refresh?.();
     return;
   }
-  history[replace ? "replaceState" : "pushState"]({ within: true }, "", path);
+  if (replace) history.replaceState(history.state, "", path);
+  else history.pushState({ within: true }, "", path);
   show(keepsFocus);
 }
 
-/** To the page before, as it was; to the list, if there is none. */
-function back() {
-  if (history.state?.within) history.back();
-  else go("/ui/incidents");
-}
-
 let here = "";
+let before = "";
+/** The list with its filters, as it was seen last. */
+let listAddress = "/ui/incidents";
+
+/** To the list, as it was. */
+function back() {
+  if (history.state?.within && LIST.test(before)) history.back();
+  else go(listAddress);
+}
 
 /** @param {boolean} [keepsFocus] @param {boolean} [isBack] */
 function show(keepsFocus = false, isBack = false) {
-  const from = here;
+  const from = (before = here);
   here = location.pathname;
+  if (LIST.test(here)) listAddress = here + location.search;
   const focused = keepsFocus ? /** @type {HTMLElement} */ (document.activeElement)?.dataset.focus : "";
   current?.leave?.();
   ending.abort();
   ending = new AbortController();
-  const shell = { query: new URLSearchParams(location.search), go, back, isBack, from, signal: ending.signal, retitle, counted: countWaiting, sawSituation };
+  const shell = { query: new URLSearchParams(location.search), go, back, isBack, from, signal: ending.signal, retitle, counted: countWaitingLater, sawSituation };
   const path = location.pathname.replace(/(.)\/+$/, "$1");
   const found = ROUTES.find(([pattern]) => pattern.test(path));
   try {
@@ -260,7 +262,9 @@ for (const kind of ["click", "focusin"]) {
 
 // Keys
 
-let leader = 0;
+/** So long after `g` a letter leads to a page. */
+const LEADER_MS = 2000;
+let leader = -LEADER_MS;
 document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   if (event.key === "Escape") {
@@ -273,8 +277,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.ctrlKey || event.metaKey || event.altKey || isSigningIn || document.querySelector("dialog[open]")) return;
   if (target.matches("input, textarea, select") || !keys.areOn) return;
-  const does = Date.now() - leader < 1500 ? placeOf(event.key) : shortcut(event.key);
-  leader = event.key === "g" ? Date.now() : 0;
+  const does = event.timeStamp - leader < LEADER_MS ? placeOf(event.key) : shortcut(event.key);
+  leader = event.key === "g" ? event.timeStamp : -LEADER_MS;
   if (!does) return;
   event.preventDefault();
   void does();
@@ -300,7 +304,7 @@ function help() {
   ]);
   const toggle = /** @type {HTMLInputElement} */ (h("input", { type: "checkbox", checked: keys.areOn }));
   toggle.addEventListener("change", () => (keys.areOn = toggle.checked));
-  void ask({ title: "Shortcuts", fields: [h("dl", { class: "keys" }, rows.map(([key, text]) => [h("dt", null, h("kbd", null, key)), h("dd", null, text)])), h("label", { class: "check" }, toggle, " Single keys are shortcuts")], yes: "Close", no: "Cancel" });
+  void ask({ title: "Shortcuts", fields: [h("dl", { class: "keys" }, rows.map(([key, text]) => [h("dt", null, h("kbd", null, key)), h("dd", null, text)])), h("label", { class: "check" }, toggle, " Single keys are shortcuts")], yes: "Close", no: "" });
 }
 
 // Who reads
@@ -320,6 +324,8 @@ function signIn(why) {
   document.title = "Sign in";
   document.getElementById("token")?.focus();
 }
+
+insisting.call = () => say("No answer yet: it is sent again");
 
 lost.call = (why) => {
   const had = Boolean(session.token);

@@ -1,7 +1,7 @@
 // @ts-check
 // What people do to an incident, for the list and for the incident's own page: with the API's own errors, an undo where there is one, and a
 // question where somebody else was faster.
-import { Refused, get, post } from "./api.js";
+import { Refused, get, post, text } from "./api.js";
 import { h, words } from "./dom.js";
 import { SEVERITIES, TYPES, ask, choice, fail, field, isOpen, say } from "./parts.js";
 import { isName, session } from "./session.js";
@@ -265,6 +265,49 @@ export const part = (on, verb, other) => act(on, verb, { incident: other }, { do
 /** @param {On} on @param {string} text */
 export const comment = (on, text) => act(on, "comment", { text }, { doing: "Comment", did: "Your note is in the timeline", always: true });
 
+/** Some of its alerts to an incident of their own. @param {On} on @param {any[]} alerts @param {(made: any) => void} done */
+export async function split(on, alerts, done) {
+  const own = alerts.filter((each) => each.incident_id === on.incident.id);
+  if (own.length < 2) {
+    fail(new Error("it has fewer than two alerts of its own"), "Split");
+    return;
+  }
+  if (!(await named())) return;
+  const boxes = own.map((each) => /** @type {HTMLInputElement} */ (h("input", { type: "checkbox", name: each.fingerprint })));
+  const title = line({ maxlength: "256", placeholder: on.incident.title.slice(0, 256) });
+  const made = await ask({
+    title: "Split alerts off",
+    fields: [
+      h("fieldset", { class: "picks" }, h("legend", null, "Which of them"), own.map((each, place) => h("label", { class: "check" }, boxes[place], " ", words(Object.entries(each.labels).map(([name, value]) => `${name}=${value}`).join(" "))))),
+      field("Title of the new incident", title, "Empty: the same."),
+    ],
+    yes: "Split",
+    submit: () => {
+      const chosen = boxes.filter((each) => each.checked).map((each) => each.name);
+      if (!chosen.length) throw new Error("choose at least one alert");
+      return post(`/v1/incidents/${on.incident.id}/split`, filled({ alerts: chosen, title: title.value.trim() }), on.incident.version);
+    },
+  });
+  if (made) {
+    say("Its alerts have an incident of their own");
+    done(made);
+  }
+}
+
+/** Its post-incident report, as a file. @param {any} incident */
+export async function report(incident) {
+  try {
+    const written = await text(`/v1/incidents/${incident.id}/report`, { format: "markdown" });
+    const place = URL.createObjectURL(new Blob([written], { type: "text/markdown" }));
+    const link = /** @type {HTMLAnchorElement} */ (h("a", { download: `incident-${incident.id}.md` }));
+    link.href = place;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(place), 10_000);
+  } catch (error) {
+    fail(error, "Report");
+  }
+}
+
 /** @param {On} on @param {() => void} done */
 export async function runPlaybook(on, done) {
   if (!(await named())) return;
@@ -328,7 +371,7 @@ export async function steer(run, verb, done) {
   }
 }
 
-/** The buttons of an incident, the most wanted first. @param {On} on @param {{silence: () => unknown, runs: () => void}} more @returns {{first: any[], rest: [string, () => unknown, string?][]}} */
+/** The buttons of an incident, the most wanted first. @param {On} on @param {{silence: () => unknown, runs: () => void, split: () => unknown}} more @returns {{first: any[], rest: [string, () => unknown, string?][]}} */
 export function verbsOf(on, more) {
   const { incident } = on;
   const open = isOpen(incident);
@@ -361,6 +404,8 @@ export function verbsOf(on, more) {
     ["Run a playbook…", () => runPlaybook(on, more.runs)],
     ["Link an incident…", () => join(on, "link")],
     ["Merge an incident into this…", () => join(on, "merge")],
+    ["Split alerts off…", more.split],
+    ["Report as a file", () => report(incident)],
   );
   return { first, rest };
 }

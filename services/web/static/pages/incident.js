@@ -2,15 +2,15 @@
 // One incident: what it is, who has it, what happened, and what can be done.
 import { get, post } from "../api.js";
 import { away, fill, h, keep, words } from "../dom.js";
+import { paced } from "../pace.js";
 import { button, chip, choice, fail, holder, isOpen, marks, moreButton, nothing, pairs, severity, trouble } from "../parts.js";
 import { session } from "../session.js";
 import { makeSilence, matchersOf } from "../silencing.js";
 import { clock, exact, when } from "../times.js";
-import { acknowledge, comment, part, resolve, verbsOf } from "../verbs.js";
+import { acknowledge, comment, part, resolve, split, verbsOf } from "../verbs.js";
 import { runCard } from "./runs.js";
 
 const ALERTS_PAGE = 50;
-const GATHER_MS = 300;
 const AGAIN_MS = 1000;
 /** Lines of the timeline that say who was told, or why not. */
 const TELLING = /^(Notification|Escalation)|^(AlertsMuted|AlertsUnmuted|SymptomMuteEnded)$/;
@@ -31,9 +31,6 @@ export function incidentPage(shell, id) {
   /** @type {any[]} */
   let runs = [];
   let only = "all";
-  let loadedAt = 0;
-  /** @type {any} */
-  let timer = null;
 
   const state = h("div", { role: "status" }, "Loading…");
   const head = h("header", { class: "incident-head" }, h("h1", { tabindex: "-1" }, "Incident"));
@@ -50,10 +47,14 @@ export function incidentPage(shell, id) {
   const runSection = h("section", { "aria-labelledby": "runs-h", hidden: true }, h("h2", { id: "runs-h" }, "Playbooks"), runList);
   const related = h("section", { "aria-labelledby": "related-h", hidden: true });
   const text = /** @type {HTMLTextAreaElement} */ (h("textarea", { id: "note", rows: "2", maxlength: "8192", placeholder: "What you see, what you try", required: true }));
+  let isSending = false;
   const note = h("form", { class: "note", on: { submit: async (/** @type {Event} */ event) => {
     event.preventDefault();
     const written = text.value.trim();
-    if (written && (await comment(on(), written))) text.value = "";
+    if (!written || isSending) return;
+    isSending = true;
+    if (await comment(on(), written)) text.value = "";
+    isSending = false;
   }, keydown: (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) /** @type {HTMLFormElement} */ (note).requestSubmit();
   } } }, h("label", { for: "note" }, "Note"), text, h("button", { type: "submit" }, "Add note"));
@@ -86,7 +87,7 @@ export function incidentPage(shell, id) {
 
   const on = () => ({ incident, done: (/** @type {any} */ after) => {
     take(after);
-    later(GATHER_MS);
+    later();
   } });
 
   /** @param {any} found */
@@ -98,7 +99,6 @@ export function incidentPage(shell, id) {
   }
 
   async function load() {
-    loadedAt = Date.now();
     const more = { signal: shell.signal };
     const reads = [get(`/v1/incidents/${id}`, more), get(`/v1/incidents/${id}/timeline`, more), get(`/v1/incidents/${id}/alerts`, { ...more, query: { limit: Math.max(ALERTS_PAGE, Math.min(1000, alerts.length)) } }), get(`/v1/incidents/${id}/runs`, more)];
     const [whole, history, members, its] = await Promise.allSettled(reads);
@@ -124,7 +124,7 @@ export function incidentPage(shell, id) {
     showTimeline();
     showAlerts();
     runSection.hidden = !runs.length;
-    keep(runList, [...runs].reverse(), (each) => each.id, (run) => runCard(run, () => later(0), { isAlone: true }));
+    keep(runList, [...runs].reverse(), (each) => each.id, (run) => runCard(run, () => later(), { isAlone: true }));
   }
 
   let shown = "";
@@ -142,7 +142,7 @@ export function incidentPage(shell, id) {
       h("p", { class: "lead" }, words(incident.service, "service"), " · opened ", when(incident.created_at), " · ", h("span", { class: "has" }, open ? "who has it: " : "", holder(incident))),
     );
     verbs.hidden = !session.may("respond");
-    const all = verbsOf(on(), { silence: () => makeSilence(matchersOf(incident), () => later(GATHER_MS)), runs: () => later(GATHER_MS) });
+    const all = verbsOf(on(), { silence: () => makeSilence(matchersOf(incident), () => later()), runs: () => later(), split: () => split(on(), alerts, (made) => shell.go(`/ui/incidents/${made.id}`)) });
     const menu = h("details", { class: "menu", data: { part: "menu" } }, h("summary", { data: { focus: "menu" } }, "More"), h("ul", null, all.rest.map(([label, does, kind]) => h("li", { class: kind }, button(label, () => {
       menu.removeAttribute("open");
       return does();
@@ -267,13 +267,7 @@ export function incidentPage(shell, id) {
     }
   }
 
-  /** @param {number} ms */
-  function later(ms) {
-    timer ??= setTimeout(() => {
-      timer = null;
-      void load();
-    }, Math.max(ms, loadedAt + AGAIN_MS - Date.now()));
-  }
+  const later = paced(load, AGAIN_MS);
 
   void load();
   return {
@@ -282,17 +276,17 @@ export function incidentPage(shell, id) {
     refresh: load,
     /** @param {any} event */
     heard(event) {
-      if (event.event === "reset" || (event.event === "incident" && event.incident.id === id)) later(GATHER_MS);
+      if (event.event === "reset" || (event.event === "incident" && event.incident.id === id)) later();
     },
     keys: {
       a: () => incident && isOpen(incident) && !incident.acknowledged && acknowledge(on()),
-      s: () => incident && isOpen(incident) && makeSilence(matchersOf(incident), () => later(GATHER_MS)),
+      s: () => incident && isOpen(incident) && makeSilence(matchersOf(incident), () => later()),
       r: () => incident && isOpen(incident) && resolve(on()),
       c: () => text.focus(),
       u: shell.back,
     },
     leave() {
-      clearTimeout(timer);
+      later.cancel();
     },
   };
 }

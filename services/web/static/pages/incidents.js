@@ -14,6 +14,8 @@ const ONE_BY_ONE_MAX = 8;
 const GATHER_MS = 250;
 /** The list is read again no more often, whatever happens. */
 const RELOAD_MS = 1000;
+/** Nor does it ever take more than a tenth of a server's time. */
+const REST = 10;
 /** Rows do not change their places under a finger or a pointer that moves. */
 const HELD_MS = 1200;
 const HELD_MAX_MS = 6000;
@@ -71,6 +73,7 @@ export function incidentsPage(shell) {
   const dirty = new Set();
   let isLoaded = false;
   let loadedAt = 0;
+  let tookMs = 0;
   let heldSince = 0;
   let movedAt = 0;
   /** @type {any} */
@@ -120,6 +123,7 @@ export function incidentsPage(shell) {
       const page = await read(null, Math.min(1000, Math.max(PAGE, items.length)));
       items = page.items;
       next = page.next;
+      tookMs = Date.now() - loadedAt;
       isLoaded = true;
       fill(state);
       show();
@@ -130,7 +134,7 @@ export function incidentsPage(shell) {
   }
 
   function show() {
-    keep(list, items, (each) => each.id, row);
+    keep(list, items, (each) => each.id, row, ({ timeline, ...shown }) => shown);
     if (items.some((each) => each.situation)) shell.sawSituation();
     const what = isLoaded && !items.length ? (query.toString() ? nothing("No incident matches.") : h("div", { class: "calm" }, h("p", { class: "big" }, "All quiet"), h("p", null, "No incident is open."))) : false;
     fill(foot, what, next && more);
@@ -166,7 +170,7 @@ export function incidentsPage(shell) {
     const ids = [...dirty];
     if (!ids.length) return;
     if (ids.length > ONE_BY_ONE_MAX || SERVERS.some((name) => asks.has(name))) {
-      const wait = loadedAt + RELOAD_MS - Date.now();
+      const wait = loadedAt + Math.max(RELOAD_MS, REST * tookMs) - Date.now();
       if (wait > 0) later(wait);
       else await load();
       return;

@@ -1,15 +1,17 @@
 // @ts-check
 // What the smaller pages share: read all of it, show it, read it again when something happened, say what went wrong.
 import { fill, h } from "../dom.js";
+import { paced } from "../pace.js";
 import { trouble } from "../parts.js";
+
+/** While things happen it is read again no more often. */
+const AGAIN_MS = 1000;
 
 /**
  * @param {any} shell @param {string} title @param {{top?: any, body: any, load: () => Promise<void>, hears?: (event: any) => boolean, everyMs?: number, keys?: Record<string, () => unknown>}} its
  */
 export function plainPage(shell, title, { top, body, load, hears = () => false, everyMs = 0, keys = {} }) {
   const state = h("div", { role: "status" }, "Loading…");
-  /** @type {any} */
-  let timer = null;
   let isReading = false;
   async function refresh() {
     if (isReading) return;
@@ -23,12 +25,7 @@ export function plainPage(shell, title, { top, body, load, hears = () => false, 
       isReading = false;
     }
   }
-  function later() {
-    timer ??= setTimeout(() => {
-      timer = null;
-      void refresh();
-    }, 700);
-  }
+  const later = paced(refresh, AGAIN_MS);
   const every = everyMs ? setInterval(() => !document.hidden && void refresh(), everyMs) : null;
   void refresh();
   return {
@@ -42,7 +39,7 @@ export function plainPage(shell, title, { top, body, load, hears = () => false, 
       if (event.event === "reset" || hears(event)) later();
     },
     leave() {
-      clearTimeout(timer);
+      later.cancel();
       if (every) clearInterval(every);
     },
   };

@@ -1,9 +1,11 @@
 // @ts-check
 // Who is on call now, who is next, and what would keep somebody from being told.
-import { get } from "../api.js";
+import { change, get, post } from "../api.js";
 import { fill, h, keep, words } from "../dom.js";
-import { chip, nothing, trouble } from "../parts.js";
+import { ask, button, chip, choice, fail, field, nothing, say, trouble } from "../parts.js";
+import { session } from "../session.js";
 import { clock, when } from "../times.js";
+import { named } from "../verbs.js";
 import { plainPage } from "./list.js";
 
 /** @param {any} shell */
@@ -29,9 +31,42 @@ export function onCallPage(shell) {
       h("p", null, h("span", { class: "schedule" }, words(duty.schedule)), " ", h("b", { class: "person" }, words(duty.person ?? "nobody is on call")), duty.override && chip("override", "quiet")),
       h("p", { class: "sub" }, duty.until && ["until ", when(duty.until, "clock")], duty.next && [", then ", words(duty.next)], " · ", words(duty.time_zone)),
       more,
+      session.may("respond") && h("div", { class: "buttons small" }, button("Somebody else for a while…", () => replace(duty), { kind: "small", data: { focus: "override" } })),
     );
   }
-  return plainPage(shell, "On call", {
+  /** @param {any} duty */
+  async function replace(duty) {
+    if (!(await named())) return;
+    let people;
+    try {
+      people = (await get("/v1/people", { signal: shell.signal })).items.map((/** @type {any} */ each) => each.name);
+    } catch (error) {
+      fail(error, "People");
+      return;
+    }
+    const who = choice(people, people.find((/** @type {string} */ each) => each !== duty.person));
+    const lasts = choice([["1h", "1 hour"], ["2h", "2 hours"], ["4h", "4 hours"], ["8h", "8 hours"], ["12h", "12 hours"], ["1d", "1 day"]], "8h");
+    const reason = /** @type {HTMLInputElement} */ (h("input", { type: "text", maxlength: "200", autocomplete: "off" }));
+    const path = `/v1/schedules/${encodeURIComponent(duty.schedule)}/overrides`;
+    await ask({
+      title: `Who is on call in ${duty.schedule} from now on?`,
+      fields: [field("Who", who), field("For", lasts), field("Reason", reason)],
+      yes: "Put on call",
+      submit: async () => {
+        const made = await post(path, { person: who.value, ends_in: lasts.value, reason: reason.value.trim() });
+        say(`${who.value} is on call now`, async () => {
+          try {
+            await change("DELETE", `${path}/${encodeURIComponent(made.id)}`);
+          } catch (error) {
+            fail(error, "Undo");
+          }
+          page.later();
+        });
+        page.later();
+      },
+    });
+  }
+  const page = plainPage(shell, "On call", {
     body: [faults, list, none],
     everyMs: 30_000,
     load: async () => {
@@ -41,4 +76,5 @@ export function onCallPage(shell) {
       fill(faults, check.items.length > 0 && h("div", { class: "notice hot" }, h("p", null, "What would keep somebody from being told:"), h("ul", null, check.items.map((/** @type {string} */ each) => h("li", null, words(each))))));
     },
   });
+  return page;
 }

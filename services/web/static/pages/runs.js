@@ -63,7 +63,7 @@ export function runCard(run, done, { isAlone = false } = {}) {
   return h(
     "li",
     { class: `run ${run.waits_for.length ? "waits" : ""}` },
-    h("p", { class: "run-head" }, h("b", null, words(run.playbook)), " ", words(run.version), " ", chip(run.status, KINDS[run.status] ?? ""), run.shadow && chip("shadow", "quiet", "it decides and does nothing"), " ", when(run.ended_at ?? run.started_at)),
+    h("p", { class: "run-head" }, h("b", null, words(run.playbook)), " version ", words(run.version), " ", chip(run.status, KINDS[run.status] ?? ""), run.shadow && chip("shadow", "quiet", "it decides and does nothing"), " ", when(run.ended_at ?? run.started_at)),
     !isAlone && h("p", null, h("a", { href: `/ui/incidents/${run.incident}` }, words(run.title)), " · ", words(run.service)),
     h("p", { class: "sub" }, "started by ", words(run.by), run.why && [": ", words(run.why)]),
     run.detail && h("p", { class: "prose" }, words(run.detail)),
