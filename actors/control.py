@@ -44,7 +44,7 @@ PACE = Pace(every_frames=1000, every_events=10_000, every_bytes=1024 * 1024, eve
 
 #: How often it looks whether a model is to be trained, and how long a trainer that was hired has before it is hired again: one that
 #: lives is left alone.
-TRAINING_LOOK_S = 1.0
+TRAINING_LOOK_S = 0.25
 HIRE_EVERY_S = 15.0
 #: Who asks where nobody does.
 SCHEDULE = "schedule"
@@ -187,19 +187,20 @@ class ControlActor(PartitionActor[ControlState, _Message, _Reply]):
         scheduled_at = self.clock.now()
         while True:
             training, now = self._training, self.clock.now()
-            if training is not None and not training.ended_at:
-                if hired_at is None or self.clock.monotonic() - hired_at >= HIRE_EVERY_S:
-                    hired_at = self.clock.monotonic()
-                    try:
+            try:
+                if training is not None and not training.ended_at:
+                    if hired_at is None or self.clock.monotonic() - hired_at >= HIRE_EVERY_S:
+                        hired_at = self.clock.monotonic()
                         await self.host.hire(trainer)
-                    except Unavailable as error:
-                        self.log.warning("can't start the trainer, retrying", why=str(error))
-            elif hired_at is not None:
-                await self.host.dismiss(trainer.name)
-                hired_at = None
-            elif self._schedule is not None and (due := last_due(self._schedule, scheduled_at, now)):
-                scheduled_at = now
-                self._tell_self(AskTraining(f"{SCHEDULE}-{due:.0f}", SCHEDULE, TENANT))
+                elif hired_at is not None:
+                    await self.host.dismiss(trainer.name)
+                    hired_at = None
+                elif self._schedule is not None and (due := last_due(self._schedule, scheduled_at, now)):
+                    scheduled_at = now
+                    self._tell_self(AskTraining(f"{SCHEDULE}-{due:.0f}", SCHEDULE, TENANT))
+            except Unavailable as error:
+                self.log.warning("can't start or end the trainer, retrying", why=str(error))
+                await asyncio.sleep(HIRE_EVERY_S)
             await asyncio.sleep(TRAINING_LOOK_S)
 
     async def _note_begun(self, kept: Kept) -> None:

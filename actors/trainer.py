@@ -24,7 +24,7 @@ from models.metrics import encode as encode_metrics
 log = structlog.get_logger()
 
 #: How often it looks whether there is something to do, and how long it waits for a shard that is away.
-LOOK_S = 0.5
+LOOK_S = 0.25
 #: Who promotes where a rule of the settings does.
 RULE = "learning.promote_when_better"
 

@@ -3,6 +3,8 @@ takes. Called by a person.
 
     python -m benchmarks.learn_quality RULES.jsonl LLM_INCIDENTS.jsonl [--rows N]
 
+Then what corrections within one source are worth: half of its alert names are learned, the other half is tried.
+
 RULES: alert rules with `alertname, summary, description, labels, source_repo, gold{sev3, sev_p, type}`, each source left out in turn.
 LLM_INCIDENTS: `created_at, title, first_body, components, gold{impact, sev_p}`: the newer half by a model of the older half. Nothing else
 of a row is read. The model is trained as the system trains it, and neither it nor its bounds are fitted to these files.
@@ -22,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import msgspec
+import xxhash
 
 from benchmarks.classify_quality import OF_THREE, Row, incident_question, rule_question
 from models.classification.rules import Classifier
@@ -40,6 +43,9 @@ from services.learning.fitting import fit
 #: A batch, as a shard asks it, and how often it is timed.
 BATCH = 64
 ROUNDS = 50
+#: A source of which half is learned has this many rows at least, and so many of each half are taken at most: what people correct in a
+#: few weeks.
+WITHIN_LEAST, WITHIN_MOST = 300, 400
 #: Three levels on ours, where a source has no more: what the rules make of the same words.
 OF_LEVEL = {"critical": Severity.P1, "warning": Severity.P2, "info": Severity.P4}
 #: What a model that has no such head says.
@@ -124,6 +130,23 @@ def measure(
     return model
 
 
+def within(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+    """What is said of a source's other alert names once half of them were corrected; of all such sources together."""
+    answers: dict[str, Answers] = defaultdict(Answers)
+    sources = Counter(each.question.service for each in examples)
+    for source in sorted(name for name, count in sources.items() if count >= WITHIN_LEAST):
+        halves: tuple[list[Example], list[Example]] = ([], [])
+        for each in examples:
+            if each.question.service == source:
+                # Within training, examples are held out by their alert name.
+                its = msgspec.structs.replace(
+                    each, question=msgspec.structs.replace(each.question, service="")
+                )
+                halves[xxhash.xxh32_intdigest(its.question.labels["alertname"].encode()) % 2].append(its)
+        measure(halves[0][:WITHIN_MOST], halves[1][:WITHIN_MOST], answers, True)
+    return {name: each.figures() for name, each in answers.items()}
+
+
 def latency(model: Model, questions: Sequence[Classify]) -> dict[str, float]:
     """Milliseconds of CPU for a batch of 64, by the rules alone and with a model."""
     found = {}
@@ -160,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rows:
         rows = rows[:: max(1, len(rows) // options.rows)]
     examples = [rule_example(row) for row in rows]
+    result["within"] = within(examples)
     answers: dict[str, Answers] = defaultdict(Answers)
     model = None
     for source in sorted({each.question.service for each in examples}):
@@ -179,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if model is not None:
         result["batch_of_64"] = latency(model, [each.question for each in examples])
-    for part in ("rules", "llm_incidents"):
+    for part in ("within", "rules", "llm_incidents"):
         for name, values in result.get(part, {}).items():
             print(part, name, "  ".join(f"{key}={value:.3f}" for key, value in values.items()))
     print(result.get("batch_of_64"))

@@ -241,14 +241,17 @@ async def hire(hired: Hired) -> None:
     """Start an actor for one piece of work, unless it lives. Where no CPU is free it begins when one is. Raises Unavailable."""
     try:
         await asyncio.to_thread(start, hired.name, hired.factory, hired.config, cpus=hired.cpus, restarts=0)
-    except (ray.exceptions.RayError, ValueError) as error:
-        raise Unavailable(f"{hired.name} could not be started: {type(error).__name__}") from None
+    # Whatever is wrong with Ray, who hires has other work to do.
+    except Exception as error:
+        raise Unavailable(f"{hired.name} could not be started: {type(error).__name__}") from error
 
 
 async def dismiss(name: str) -> None:
     """End a hired actor, after it has stopped in order. One that is gone is no error."""
-    with contextlib.suppress(ray.exceptions.RayError, ValueError):
+    try:
         await asyncio.to_thread(stop, [name])
+    except Exception as error:
+        raise Unavailable(f"{name} could not be ended: {type(error).__name__}") from error
     if (path := direct.socket_path(name)) is not None:
         # Nobody takes it over, unlike one of an actor that is restarted.
         path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ The same question gives the same features on every machine. Called by training, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -26,8 +27,8 @@ WORD_CHARS = 40
 SIGNALS_MAX = 8
 #: Pieces of the words of title and alert name: they tell "latencies" from nothing when only "latency" was learned.
 PIECE_CHARS = 4
-#: A number longer than this is an id, a size or a time, and says nothing by its digits; 429, 5xx and p99 do.
-DIGITS_KEPT = 3
+#: A number of more than three digits is an id, a size or a time, and says nothing by them; 429, 5xx and p99 do.
+_LONG_NUMBER = re.compile(r"\d{4,}")
 #: Labels that name one thing among many alike, or that say who sends: what is learned from them holds nowhere else.
 _PASSING = frozenset(
     {"instance", "pod", "container_id", "id", "uid", "fingerprint", "generatorURL", "replica", "ip"}
@@ -54,7 +55,7 @@ def features_of(question: Classify) -> dict[int, str]:
         value = labels[name]
         if name in _PASSING or name == "alertname" or not value or len(value) > LABEL_VALUE_CHARS:
             continue
-        said = f"{name[:LABEL_NAME_CHARS]}={_without_digits(value)}"
+        said = f"{name[:LABEL_NAME_CHARS]}={_LONG_NUMBER.sub('0', value)}"
         found.setdefault(_hash("l", said), said)
     for signal in question.signals[:SIGNALS_MAX]:
         said = signal[:LABEL_VALUE_CHARS].casefold()
@@ -84,24 +85,7 @@ def _texts(question: Classify) -> tuple[str, str]:
 
 def _words(text: str, most: int) -> list[str]:
     # Case decides where CamelCase is split, so it is lowered after that.
-    return [_without_digits(word[:WORD_CHARS].lower()) for word in TOKEN.findall(text)[:most]]
-
-
-def _without_digits(word: str) -> str:
-    """A word whose long numbers are all the same."""
-    if not any(letter.isdigit() for letter in word):
-        return word
-    parts: list[str] = []
-    digits = ""
-    for letter in f"{word}\0":
-        if letter.isdigit():
-            digits += letter
-            continue
-        if digits:
-            parts.append(digits if len(digits) <= DIGITS_KEPT else "0")
-            digits = ""
-        parts.append(letter)
-    return "".join(parts)[:-1]
+    return [word[:WORD_CHARS].lower() for word in TOKEN.findall(_LONG_NUMBER.sub("0", text))[:most]]
 
 
 def _pieces(word: str) -> Iterator[str]:

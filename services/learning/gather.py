@@ -15,6 +15,8 @@ from services.api.asking import Asking, decode_incident
 
 #: Incidents of one page: a shard answers it between two groups, in about 15 ms.
 PAGE = 200
+#: Between two pages: alerts come first.
+PAUSE_S = 0.01
 #: Incidents that are looked at in all: of more the oldest are left out. A minute or two of reading.
 LOOKED_AT_MAX = 200_000
 #: How long reading may take.
@@ -72,7 +74,7 @@ async def gather(asking: Asking, most: int) -> list[Example]:
                 del at[shard]
             else:
                 at[shard] = page.next_after
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     query = ArchiveQuery(asking.tenant, PAGE)
     archives = {archive: query for archive in asking.archives}
     while archives and not kept.is_full:
@@ -85,7 +87,7 @@ async def gather(asking: Asking, most: int) -> list[Example]:
                 del archives[archive]
             else:
                 archives[archive] = replace(query, after=found.next_after)
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     return kept.all()
 
 

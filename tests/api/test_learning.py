@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from actors.classifier import ClassifierActor
+from actors.judging import Judging
 from models.control.modelling import ModelVersions
 from services.learning import learner
 from tests.api.gateway_in_process import System, alert, system
@@ -212,6 +213,9 @@ async def test_a_damaged_model_leaves_the_rules_and_health_says_so() -> None:
         models = actor._control.state.of(ModelVersions)
         models._files[1] = models._files[1][:-1] + b"x"
         models.version += 1
+        # One that it opened already it would go on with.
+        assert isinstance(actor.judge, Judging)
+        actor.judge._opened.clear()
 
         found = await classified(ours, QUOTA, "new")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PATH = "/v1/models"
 #: How often `train` looks whether it is done.
-LOOK_S = 0.5
+LOOK_S = 0.25
 #: Lines of a file that `evaluate` reads, and bytes of one: 50,000 take a minute.
 ROWS_MAX, ROW_BYTES_MAX = 50_000, 64 * 1024
 #: What is mistaken for what, of the most frequent.
