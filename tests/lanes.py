@@ -71,7 +71,7 @@ LANES = {
         Lane("stores", ("tests/contract",), 300),
         Lane("api", ("tests/api",), 500),
         Lane("cli", ("tests/cli",), 170),
-        Lane("browser", ("tests/browser",), 110),
+        Lane("browser", ("tests/browser",), 60),
         Lane("sim", ("tests/simulation",), 360),
         # Each of these owns a Ray, of a dozen processes: one at a time.
         Lane("ray", ("tests/cluster",), 500, workers=()),

@@ -249,6 +249,9 @@ async def dismiss(name: str) -> None:
     """End a hired actor, after it has stopped in order. One that is gone is no error."""
     with contextlib.suppress(ray.exceptions.RayError, ValueError):
         await asyncio.to_thread(stop, [name])
+    if (path := direct.socket_path(name)) is not None:
+        # Nobody takes it over, unlike one of an actor that is restarted.
+        path.unlink(missing_ok=True)
 
 
 def disconnect() -> None:

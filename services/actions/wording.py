@@ -21,6 +21,8 @@ from services.actions.plain_text import as_it_is, clean, cut_line, one_line, pla
 
 Escape = Callable[[str], str]
 
+#: Where people look at an incident (services/web); programs read /v1/incidents.
+PAGE = "/ui/incidents"
 #: Alerts that the default text lists one by one; more are counted. A screen of a phone shows no more.
 ALERTS_LISTED = 10
 #: Of a description within the default text: two paragraphs.
@@ -98,7 +100,7 @@ class Wording:
         """Of a notification. The same facts give the same words. A template that fails never keeps anybody from being told: the
         default is used, and says so."""
         identity = str(UUID(bytes=facts.incident_id))
-        link = f"{self._base}/v1/incidents/{identity}" if self._base else ""
+        link = f"{self._base}{PAGE}/{identity}" if self._base else ""
         context = variables(facts, link, self.name) if self._title or self._text else {}
         title, title_trouble = _rendered(self._title, context, self.escape)
         plain = title if self.escape is as_it_is else _rendered(self._title, context, as_it_is)[0]
@@ -136,7 +138,7 @@ class Wording:
             plain_title=title,
             text=self.escape(text),
             fields=(),
-            link=f"{self._base}/v1/incidents/{identity}" if self._base and note.incident_id else "",
+            link=f"{self._base}{PAGE}/{identity}" if self._base and note.incident_id else "",
             severity=note.severity,
             is_over=note.resolves,
             reason=TEST if note.is_test else NOTE,

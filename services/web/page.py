@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent / "static"
 INDEX = "index.html"
 PREFIX = "/ui"
 FILES = f"{PREFIX}/files"
+INCIDENT = re.compile(f"{PREFIX}/incidents/([0-9a-fA-F-]{{36}})")
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -75,7 +76,9 @@ class Stored:
 class WebPage:
     """ASGI for what takes() says yes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_on: bool = True) -> None:
+        """`is_on`: else only links to an incident are answered, which notifications bring: they lead to what the API says of it."""
+        self._is_on = is_on
         self._stored: Mapping[str, Stored] = {}
         self._index = ""
         self._loading = asyncio.Lock()
@@ -96,7 +99,12 @@ class WebPage:
             refused.headers["Allow"] = "GET,HEAD"
             await refused(scope, receive, send)
             return
-        found = await self._find(path)
+        if not self._is_on and (incident := INCIDENT.fullmatch(path)):
+            headers = [(b"location", f"/v1/incidents/{incident[1]}".encode()), (b"cache-control", FRESH)]
+            await send({"type": "http.response.start", "status": 307, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        found = await self._find(path) if self._is_on else None
         if found is None:
             await problem(404, "not-found", "Not found", f"there is no {path}", path)(scope, receive, send)
             return

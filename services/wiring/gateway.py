@@ -216,7 +216,7 @@ class Gateway:
         )
         # The guard within the trace, so that a refusal has a trace id too.
         self._traced_rest = Traced(self.guard.of(self.rest), self._tracer)
-        self._page = WebPage() if settings.server.web_page else None
+        self._page = WebPage(settings.server.web_page)
         #: All of it as one ASGI application.
         self.app = opened_to(settings.server.origins, self._app)
 
@@ -292,7 +292,7 @@ class Gateway:
             await self.http(scope, receive, send)
         elif self._websocket.takes(scope):
             await self._websocket(scope, receive, send)
-        elif self._page is not None and self._page.takes(scope):
+        elif self._page.takes(scope):
             await self._page(scope, receive, send)
         else:
             await self._traced_rest(scope, receive, send)

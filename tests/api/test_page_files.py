@@ -115,8 +115,11 @@ async def test_without_tokens_the_caller_is_who_they_say() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_page_can_be_switched_off() -> None:
+async def test_the_page_can_be_switched_off_and_links_of_notifications_still_lead_somewhere() -> None:
     async with system(server={"web_page": False}) as ours:
+        incident = "01a20993-901b-7483-ab53-7cb8d1609881"
+        link = await got(ours, f"/ui/incidents/{incident}")
+        assert (link.status, link.headers["location"]) == (307, f"/v1/incidents/{incident}")
         assert [(await got(ours, path)).status for path in ("/", "/ui", "/ui/incidents")] == [404, 404, 404]
 
 

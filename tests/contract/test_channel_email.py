@@ -140,7 +140,7 @@ async def test_a_mail_arrives_encrypted_and_after_a_login(certificate: tuple[Pat
     assert (
         text is not None
         and "Down (firing)" in text.get_content()
-        and "https://im.example/v1/incidents/" in text.get_content()
+        and "https://im.example/ui/incidents/" in text.get_content()
     )
     assert (mail["Auto-Submitted"], mail["Importance"]) == ("auto-generated", "high")
 

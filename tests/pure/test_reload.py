@@ -50,6 +50,7 @@ OTHERS: dict[str, object] = {
     "server.hosts": ["alerts.example"],
     "server.origins": ["https://wall.example"],
     "server.probe_port": 8081,
+    "server.web_page": False,
     "state.backend": "redis",
     "state.redis.url": "redis://127.0.0.1",
     "state.redis.allow_volatile": True,

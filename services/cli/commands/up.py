@@ -298,6 +298,7 @@ def _what_now(url: str, settings: Settings, request: in_ray.Request, guarded: bo
             f"                      -d '{alert}'",
             f"  or                {name} send{at} alertname=HighLatency service=llm-api severity=critical",
             f"  see the incident  {name} incidents list{at}",
+            *([f"  in a browser      {url}/"] if settings.server.web_page else []),
             f"  from Prometheus   alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{url.partition('//')[2]}']}}]}}]}}",
             f"  stop it           {name} down{options(data=request.data)}   (data stays in {_where_data_stays(settings)})",
         )

@@ -18,10 +18,11 @@ import { statusPage } from "./pages/status.js";
 import { isName, keys, session } from "./session.js";
 import { clock, tick, when } from "./times.js";
 
+const LIST = /^\/(ui(\/incidents)?)?$/;
 const ID = "([0-9a-fA-F-]{36})";
 /** @type {[RegExp, (shell: any, ...found: string[]) => any, string][]} */
 const ROUTES = [
-  [/^\/(ui(\/incidents)?)?$/, (shell) => incidentsPage(shell), "incidents"],
+  [LIST, (shell) => incidentsPage(shell), "incidents"],
   [new RegExp(`^/ui/incidents/${ID}$`), (shell, id) => incidentPage(shell, id.toLowerCase()), "incidents"],
   [/^\/ui\/silences$/, (shell) => silencesPage(shell), "silences"],
   [/^\/ui\/runs$/, (shell) => runsPage(shell), "runs"],
@@ -194,18 +195,22 @@ function go(path, { replace = false, keepsFocus = false } = {}) {
   show(keepsFocus);
 }
 
-/** To the page before, as it was; to the list, if there is none. */
-function back() {
-  if (history.state?.within) history.back();
-  else go("/ui/incidents");
-}
-
 let here = "";
+let before = "";
+/** The list with its filters, as it was seen last. */
+let listAddress = "/ui/incidents";
+
+/** To the list, as it was. */
+function back() {
+  if (history.state?.within && LIST.test(before)) history.back();
+  else go(listAddress);
+}
 
 /** @param {boolean} [keepsFocus] @param {boolean} [isBack] */
 function show(keepsFocus = false, isBack = false) {
-  const from = here;
+  const from = (before = here);
   here = location.pathname;
+  if (LIST.test(here)) listAddress = here + location.search;
   const focused = keepsFocus ? /** @type {HTMLElement} */ (document.activeElement)?.dataset.focus : "";
   current?.leave?.();
   ending.abort();

@@ -7,6 +7,7 @@ export const SEVERITIES = ["P0", "P1", "P2", "P3", "P4"];
 export const OPEN_STATES = ["Detected", "Triaged", "Investigating", "Remediating"];
 export const STATES = [...OPEN_STATES, "Resolved", "Closed"];
 export const TYPES = ["Infrastructure", "Application", "Security", "Data", "Performance", "Availability", "Compliance", "Unknown"];
+let fieldCount = 0;
 /** How long a message with an undo stays; errors stay until they are closed. */
 const TOAST_MS = 12_000;
 
@@ -128,6 +129,8 @@ export function ask({ title, fields, yes, kind = "", submit, no = "Cancel" }) {
   return new Promise((resolve) => {
     /** @type {any} */
     let found = null;
+    // One may ask on top of another: whether to go on although somebody was faster.
+    const id = `asks-${++fieldCount}`;
     const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
     const go = /** @type {HTMLButtonElement} */ (h("button", { type: "submit", class: `primary ${kind}` }, yes));
     const form = h(
@@ -153,12 +156,12 @@ export function ask({ title, fields, yes, kind = "", submit, no = "Cancel" }) {
           },
         },
       },
-      h("h2", { id: "asks" }, words(title)),
+      h("h2", { id }, words(title)),
       fields,
       wrong,
       h("div", { class: "buttons" }, no && button(no, () => dialog.close()), go),
     );
-    const dialog = /** @type {HTMLDialogElement} */ (h("dialog", { "aria-labelledby": "asks" }, form));
+    const dialog = /** @type {HTMLDialogElement} */ (h("dialog", { "aria-labelledby": id }, form));
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(found);
@@ -167,8 +170,6 @@ export function ask({ title, fields, yes, kind = "", submit, no = "Cancel" }) {
     dialog.showModal();
   });
 }
-
-let fieldCount = 0;
 
 /** A label with its input. @param {string} label @param {HTMLElement} input @param {string} [hint] */
 export function field(label, input, hint) {
