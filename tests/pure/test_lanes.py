@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -33,7 +32,9 @@ def lane(folder: Path, test: str, budget_s: float) -> lanes.Lane:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lanes, "ROOT", tmp_path)
     monkeypatch.setattr(lanes, "RESULTS", tmp_path)
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "conftest.py").write_text(
+        "from hypothesis import settings\nsettings.register_profile('lane')\n"
+    )
     # Ours with its plugins takes three seconds to start; that of Hypothesis is the one that a lane's words need.
     (tmp_path / "pytest.ini").write_text(
         f"[pytest]\naddopts = {' '.join(f'-p no:{each}' for each in NEEDLESS)}\n"
