@@ -67,10 +67,10 @@ LINT = (
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("check", ("tests/test_*.py", "tests/pure"), 260, beside=LINT),
+        Lane("check", ("tests/test_*.py", "tests/pure"), 200, beside=LINT),
         Lane("stores", ("tests/contract",), 300),
-        Lane("api", ("tests/api",), 650),
-        Lane("cli", ("tests/cli",), 220),
+        Lane("api", ("tests/api",), 500),
+        Lane("cli", ("tests/cli",), 170),
         Lane("browser", ("tests/browser",), 60),
         Lane("sim", ("tests/simulation",), 360),
         # Each of these owns a Ray, of a dozen processes: one at a time.

@@ -226,7 +226,8 @@ _EMPTY = TestClient(StandIn().app())
 _FIVE = TestClient(StandIn(incidents=[incident(number=number) for number in range(5)]).app())
 
 
-@settings(deadline=None)
+# Each asks fifteen times.
+@settings(deadline=None, max_examples=40)
 @given(st.text(), st.text())
 def test_no_text_in_a_filter_is_a_fault_of_ours(one: str, two: str) -> None:
     for params in (

@@ -96,7 +96,8 @@ def described(served: tuple[System, str]) -> schemathesis.BaseSchema:
 
 
 FEW = settings(
-    max_examples=25,
+    # Of each of some sixty operations; most share their parameters and the fields of their bodies.
+    max_examples=15,
     deadline=None,
     database=None,
     derandomize=True,

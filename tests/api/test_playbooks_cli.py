@@ -10,6 +10,7 @@ import pytest
 
 from models.playbook.work import SUCCEEDED, Capture, Done, Work
 from tests.api.gateway_in_process import alert, system
+from tests.api.test_playbooks import known
 from tests.command_line import CommandLine
 
 pytestmark = pytest.mark.asyncio
@@ -53,6 +54,7 @@ async def test_a_playbook_from_the_command_line_asks_repairs_and_is_paused(tmp_p
         broken = await run("apply", str(tmp_path), code=1)
         listed = await run("list")
         shown = await run("show", "restart-api")
+        await known(ours, "restart-api")
         started = await run("run", "restart-api", incident[-12:], "--reason", "it hangs")
         identity = json.loads(await run("history", "--json"))["items"][0]["id"]
         waits = await run("history", identity)

@@ -6,7 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import polars
 import pytest
 
 from tests.api.for_verbs import opened
@@ -50,6 +49,8 @@ async def test_what_is_written_down_from_the_command_line(tmp_path: Path) -> Non
             json.loads(body)["incident"]["labels"],
         )
         assert [json.loads(line)["id"] for line in lines.splitlines()] == [identity]
+        import polars  # half a second, in each worker that only collects this
+
         frame = polars.read_parquet(file)
         assert frame["id"].to_list() == [identity]
         assert frame.schema["created_at"] == polars.Datetime("ms", "UTC")
