@@ -219,10 +219,14 @@ def _pytest(lane: Lane, passed: Sequence[str], idle_before: float) -> int:
 
 def _end(running: subprocess.Popen[bytes]) -> None:
     """End it and all in its group. pytest's fault handler prints the stacks of who is aborted."""
-    os.killpg(running.pid, signal.SIGABRT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        running.wait(TELL_S)
     with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGABRT)
+        give_up_at = time.monotonic() + TELL_S
+        # Its workers still tell where they stand when pytest itself has gone.
+        while time.monotonic() < give_up_at:
+            running.poll()
+            time.sleep(0.1)
+            os.killpg(running.pid, 0)
         os.killpg(running.pid, signal.SIGKILL)
 
 
