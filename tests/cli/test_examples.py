@@ -60,6 +60,7 @@ ELSEWHERE = (
     "analytics",
     "situations",
     "topology",
+    "learn",
 )
 #: The same of single commands.
 ELSEWHERE_TOO = (["incidents", "report"], ["incidents", "export"])
@@ -167,6 +168,7 @@ def put_files(folder: Path) -> None:
         1, service="embedder", labels={"environment": "prod"}, annotations={"health_url": "http://embedder.internal/health"}
     )  # fmt: skip
     (folder / "incident.json").write_text(json.dumps(seen))
+    (folder / "incidents.jsonl").write_text('{"title": "Quota exhausted", "severity": "P0"}\n')
     for name in ("incidents.rego", "data.json"):
         shutil.copy(DATA / "policies" / name, folder)
     shutil.copy(DATA / "alertmanager" / "configs" / "small.yml", folder / "alertmanager.yml")

@@ -162,7 +162,9 @@ class IncidentBody:
     group_labels: Annotated[dict[str, str], says("Its group key, as labels.")]
     annotations: Annotated[dict[str, str], says("What its firing alerts have in common.")]
     impact: Annotated[str, says("Its impact: the override of a person, else its classification.")]
-    classified_by: Annotated[str, says("Which rules classified it; empty: it is not classified yet.")]
+    classified_by: Annotated[
+        str, says("Which rules or model classified it, and by which words; empty: it is not classified yet.")
+    ]
     confidence: Annotated[float, says("How sure the classifier was, 0 to 1.")]
     alerts: Annotated[int, says("How many alerts it has, its children's included, firing or ended.")]
     alerts_firing: Annotated[int, says("How many of those fire.")]
