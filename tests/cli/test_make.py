@@ -89,7 +89,7 @@ def test_help_names_every_target(machine: Machine) -> None:
     told = machine.make("help").stdout
 
     assert [line.split()[1] for line in told.splitlines() if line.startswith("make ")] == [
-        "up", "down", "test", "check", "test-stores", "test-api", "test-cli", "test-sim", "test-ray", "soak", "bench", "lint", "docs", "proto", "lock",
+        "up", "down", "test", "check", "test-stores", "test-api", "test-cli", "test-browser", "test-sim", "test-ray", "soak", "bench", "lint", "docs", "proto", "lock",
     ]  # fmt: skip
 
 
