@@ -22,6 +22,14 @@ from models.control.events import (
     TokensUsed,
 )
 from models.control.heartbeats import HeartbeatBegan, HeartbeatRemoved, HeartbeatSet
+from models.control.model_versions import (
+    ModelPromoted,
+    ModelRolledBack,
+    ModelShadowed,
+    ModelTrained,
+    TrainingAsked,
+    TrainingFailed,
+)
 from models.control.playbooks import PlaybookApplied, PlaybookModeSet, PlaybookRemoved
 from models.control.silences import SilenceExpired, SilenceSet
 from models.partitions import every_event
@@ -55,6 +63,7 @@ ELSEWHERE = {
     HeartbeatSet, HeartbeatRemoved, HeartbeatBegan, PollTaken, CursorMoved, PeopleChanged, PoliciesOutlined,
     RunLeftOut, TopologyDeclared, TopologySeen, DependencySet, DependencyRemoved, SourceRemoved, IncidentsNoted, SituationGrew, SituationRanked,
     SituationEnded, SituationsDropped,
+    TrainingAsked, TrainingFailed, ModelTrained, ModelPromoted, ModelRolledBack, ModelShadowed,
 }  # fmt: skip
 
 
