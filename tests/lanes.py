@@ -77,10 +77,10 @@ LANES = {
         Lane("ray", ("tests/cluster",), 500, workers=()),
     )
 }
-#: Side by side, each in this order: what computes without a pause, and what mostly waits for servers and processes. Two at a time
-#: keep two cores busy; more would only take memory. A Ray, the largest, starts beside the simulation, which is one process a
-#: worker.
-TRACKS = (("check", "sim", "api"), ("stores", "cli", "browser", "ray"))
+#: First these, side by side, each in this order: what computes without a pause, and what mostly waits for servers and processes.
+TRACKS = (("check", "sim"), ("stores", "cli", "browser"))
+#: Then these, each with the machine to itself: they start servers and a Ray of a dozen processes, kill them, and look at who goes on.
+ALONE = ("api", "ray")
 
 
 @dataclass(slots=True)
@@ -128,6 +128,9 @@ def _side_by_side(names: Sequence[str], passed: Sequence[str]) -> list[Ran]:
             for track in pool.map(lambda track: _in_turn(track, passed, running), tracks)
             for each in track
         }
+    if all(each.code != INTERRUPTED for each in ran.values()):
+        alone = _in_turn([LANES[name] for name in ALONE if name in names], passed, running)
+        ran |= {each.lane.name: each for each in alone}
     return [ran[name] for name in LANES if name in ran]
 
 
