@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
@@ -96,7 +98,7 @@ def build_app(
         version=VERSION,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # _add_openapi_route
         redirect_slashes=False,
     )
     app.add_middleware(Answers)
@@ -130,6 +132,7 @@ def build_app(
     add_health_routes(app, reads, health, clock)
     _describe_tokens(app)
     add_formats_to_openapi(app)
+    _add_openapi_route(app)
     _answer_errors(app)
     refuse_unnamed(app)
     return app
@@ -231,6 +234,19 @@ def _allowed(app: FastAPI, request: Request) -> set[str]:
             methods |= getattr(route, "methods", None) or set()
     # HEAD is implied by GET, as in Alertmanager's answers.
     return methods - {"HEAD"}
+
+
+def _add_openapi_route(app: FastAPI) -> None:
+    making, made = asyncio.Lock(), list[bytes]()
+
+    async def openapi(_request: Request) -> Response:
+        async with making:
+            if not made:
+                # In a thread, because it takes the better part of a second, and alerts come by this process.
+                made.append(await asyncio.to_thread(lambda: msgspec.json.encode(app.openapi())))
+        return Response(made[0], media_type="application/json")
+
+    app.add_route("/openapi.json", openapi, include_in_schema=False)
 
 
 def _describe_tokens(app: FastAPI) -> None:

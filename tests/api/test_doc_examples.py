@@ -26,11 +26,12 @@ def commands() -> list[str]:
     return [line for line in blocks.splitlines() if line.startswith("curl ")]
 
 
-#: A stream does not end, a first token is an admin's, a run needs a playbook, and an edge agent its stream: they have tests of their own.
+#: A stream does not end, a first token is an admin's, a run needs a playbook, an edge agent its stream, and a model a training: they
+#: have tests of their own.
 COMMANDS = [
     each
     for each in commands()
-    if not any(path in each for path in ("/v1/stream", "/v1/tokens", "/runs", "/v1/edge"))
+    if not any(path in each for path in ("/v1/stream", "/v1/tokens", "/runs", "/v1/edge", "/v1/models"))
 ]
 #: They need a setting that is off by default.
 CORRELATION = [each for each in COMMANDS if "/v1/topology" in each or "/v1/situations" in each]
