@@ -27,7 +27,7 @@ LOCK = $(RUN)/uv pip compile pyproject.toml --quiet --universal --python-version
 help:
 	@echo "make up      start on this machine and return when it is ready (http://127.0.0.1:8080, data in ./var)"
 	@echo "make down    stop it, and leave no process; data stays"
-	@echo "make test    all lanes, two at a time: everything but the long tests, under 15 minutes on two cores"
+	@echo "make test    all lanes: everything but the long tests, 20 minutes on two cores"
 	@echo "make check   the lane to run while you work: lint, tests without processes or stores, layers, documents"
 	@echo "make test-stores  the lane of the stores, on real servers"
 	@echo "make test-api     the lane of HTTP"

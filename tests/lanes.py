@@ -67,12 +67,12 @@ LINT = (
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("check", ("tests/test_*.py", "tests/pure"), 200, beside=LINT),
+        Lane("check", ("tests/test_*.py", "tests/pure"), 240, beside=LINT),
         Lane("stores", ("tests/contract",), 300),
-        Lane("api", ("tests/api",), 500),
+        Lane("api", ("tests/api",), 700),
         Lane("cli", ("tests/cli",), 170),
-        Lane("browser", ("tests/browser",), 60),
-        Lane("sim", ("tests/simulation",), 360),
+        Lane("browser", ("tests/browser",), 80),
+        Lane("sim", ("tests/simulation",), 450),
         # Each of these owns a Ray, of a dozen processes: one at a time.
         Lane("ray", ("tests/cluster",), 500, workers=()),
     )
