@@ -12,7 +12,8 @@ have_all() { have prometheus && have prometheus-alertmanager && have amtool && h
 have_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; }
 
 have_all && exit 0
-packages="prometheus prometheus-alertmanager redis-server rabbitmq-server chromium"
+# A browser without any font lays nothing out.
+packages="prometheus prometheus-alertmanager redis-server rabbitmq-server fonts-dejavu-core chromium"
 if ! have apt-get; then
     echo "Prometheus, Alertmanager, amtool, redis-server, rabbitmq-server and chromium are not all here; the tests that need them are skipped. Install them from prometheus.io/download, redis.io and rabbitmq.com." >&2
     exit 0
